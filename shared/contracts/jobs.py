@@ -1,0 +1,64 @@
+"""Work that one service orders from another, and its result. The governor orders its evidence this way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from shared.contracts.governance import Costs, Figures, Span
+from shared.contracts.wire import Message, require, require_token
+
+
+class EvidenceOrdered(Message, frozen=True, kw_only=True):
+    """Judge this candidate on this span. The governor chose the span; the applicant did not."""
+
+    job_id: str
+    worker: Literal["backtest_suite", "ml_service"]
+    subject_id: str  # preset id or model id
+    venue: str
+    strategy: str  # "" for a model
+    symbol: str
+    timeframe: str
+    preset: bytes  # canonical JSON; empty for a model
+    first: datetime  # the holdout: bars that opened in [first, last]
+    last: datetime
+    costs: Costs
+    ordered_at: datetime  # venue time
+
+    def __post_init__(self) -> None:
+        require_token(self, self.job_id, self.subject_id, self.venue, self.symbol, self.timeframe)
+        require(self.first <= self.last, self, "first <= last")
+
+    @property
+    def key(self) -> str:
+        return self.job_id
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.ordered_at
+
+
+class EvidenceGiven(Message, frozen=True, kw_only=True):
+    """What the worker found. `failure` says why there is nothing, and then nothing is invented."""
+
+    job_id: str
+    worker: Literal["backtest_suite", "ml_service"]
+    subject_id: str
+    span: Span | None  # the bars that were really there
+    figures: Figures | None  # of a preset
+    stressed: Figures | None  # the same with doubled slippage
+    metrics: dict[str, float]  # of a model: held-out log-likelihood a bar, agreement with the incumbent, ...
+    trials: int  # trials known for this (data, strategy)
+    failure: str  # "" when it was done
+    given_at: datetime
+
+    def __post_init__(self) -> None:
+        require_token(self, self.job_id, self.subject_id)
+
+    @property
+    def key(self) -> str:
+        return self.job_id
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.given_at

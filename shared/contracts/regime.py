@@ -1,0 +1,93 @@
+"""What the market is doing, as the causal filter reads it."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Literal
+
+from shared.contracts.times import timeframe_length, to_ms
+from shared.contracts.wire import Message, require, require_token
+
+RegimeName = Literal["BULL", "BEAR", "CHOP", "UNKNOWN"]
+
+
+class RegimeReading(Message, frozen=True, kw_only=True):
+    """The forward-filtered posterior after one closed bar. Without a model the name is UNKNOWN and the odds are NaN."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    opened_at: datetime  # of the bar that was read
+    regime: RegimeName
+    bull: float  # probabilities, summing to 1, or all NaN
+    bear: float
+    chop: float
+    model_id: str  # "" when there is none
+    context: tuple[float, ...]  # what the bandit sees, whole
+    context_schema: str  # names and versions of the context's numbers: a new one starts new posteriors
+    reading_hash: str  # of the posterior's exact bytes; the engine's own must be equal
+    is_history: bool = False
+
+    def __post_init__(self) -> None:
+        require_token(self, self.venue, self.symbol, self.timeframe)
+        if self.regime == "UNKNOWN":
+            require(all(map(math.isnan, (self.bull, self.bear, self.chop))), self, "NaN odds while UNKNOWN")
+        else:
+            odds = (self.bull, self.bear, self.chop)
+            require(all(0.0 <= p <= 1.0 for p in odds), self, "0 <= probability <= 1")
+            require(abs(sum(odds) - 1.0) < 1e-9, self, "bull + bear + chop = 1")
+        require(all(map(math.isfinite, self.context)), self, "a finite context")
+
+    @property
+    def key(self) -> str:
+        return f"{self.venue}.{self.symbol}.{self.timeframe}.{to_ms(self.opened_at)}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.opened_at + timeframe_length(self.timeframe)
+
+
+class RegimeTransition(Message, frozen=True, kw_only=True):
+    """The most likely regime is another than a bar ago."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    opened_at: datetime  # of the first bar of the new regime
+    before: RegimeName
+    after: RegimeName
+    model_probability: float  # of this transition, by the model's matrix; NaN from or to UNKNOWN
+    model_id: str
+
+    def __post_init__(self) -> None:
+        require_token(self, self.venue, self.symbol, self.timeframe)
+        require(self.before != self.after, self, "before != after")
+
+    @property
+    def key(self) -> str:
+        return f"{self.venue}.{self.symbol}.{self.timeframe}.{to_ms(self.opened_at)}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.opened_at + timeframe_length(self.timeframe)
+
+
+class RegimeMismatch(Message, frozen=True, kw_only=True):
+    """Engine and ml_service read the same bar with the same model and came to different bytes. The engine's is right."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    opened_at: datetime
+    model_id: str
+    engine_hash: str
+    service_hash: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.venue}.{self.symbol}.{self.timeframe}.{to_ms(self.opened_at)}.{self.model_id}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.opened_at + timeframe_length(self.timeframe)

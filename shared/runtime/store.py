@@ -1,0 +1,185 @@
+"""SQLite, one file a service, one writer. The bus carries; this keeps.
+
+Besides a service's own tables each file holds `inbox` (what was heard), `outbox` (what is to be told), `positions`
+(how far each stream was taken) and `facts` (small values by name).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import aiosqlite
+
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.times import from_ms, to_ms
+
+HOUSE_TABLES = (
+    "create table inbox (id text primary key, stored_ms integer not null) without rowid",
+    """create table outbox (
+        seq integer primary key autoincrement, subject text not null, message_id text not null, payload blob not null
+    )""",
+    "create table positions (stream text primary key, stored_ms integer not null) without rowid",
+    "create table facts (name text primary key, value blob not null) without rowid",
+)
+INBOX_KEPT_MS = 3_600_000  # of stream time; a stream is taken again from seconds before its position
+
+Row = tuple[Any, ...]
+
+
+class Statement(NamedTuple):
+    sql: str
+    row: Sequence[Any]
+
+
+class OutboxRow(NamedTuple):
+    seq: int
+    subject: str
+    message_id: str
+    payload: bytes
+
+
+class Store:
+    """One file. `commit` is the only way to write: everything given is one transaction."""
+
+    def __init__(self, connection: aiosqlite.Connection, path: str) -> None:
+        self._db = connection
+        self.path = path
+
+    @classmethod
+    async def open(
+        cls, path: Path | None, tables: Sequence[str] = (), synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    ) -> Store:
+        """Open or make the file (None: in memory). `tables` are migrations: statements only ever appended.
+
+        Raises NeedsOperator when the file is damaged, newer than this program, or cannot be written.
+        """
+        shown = "(memory)" if path is None else str(path)
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            db = await aiosqlite.connect(":memory:" if path is None else path, isolation_level=None)
+            try:
+                await cls._prepare(db, [*HOUSE_TABLES, *tables], synchronous, shown)
+            except BaseException:
+                await db.close()
+                raise
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise NeedsOperator(
+                f"Cannot use the database {shown}: {error}. Move the file away to begin anew, or restore a copy."
+            ) from error
+        return cls(db, shown)
+
+    @staticmethod
+    async def _prepare(db: aiosqlite.Connection, migrations: list[str], synchronous: str, shown: str) -> None:
+        await db.execute("pragma journal_mode=wal")
+        await db.execute(f"pragma synchronous={synchronous}")
+        await db.execute("pragma busy_timeout=5000")
+        await db.execute("pragma foreign_keys=on")
+        checked = await (await db.execute("pragma quick_check")).fetchone()
+        if checked is None or checked[0] != "ok":
+            raise sqlite3.DatabaseError(f"quick_check says {checked}")
+        version = await (await db.execute("pragma user_version")).fetchone()
+        done = 0 if version is None else int(version[0])
+        if done > len(migrations):
+            raise NeedsOperator(
+                f"{shown} was written by a newer Trimtab (schema {done}, this one knows {len(migrations)}): update."
+            )
+        await db.execute("begin immediate")
+        for statement in migrations[done:]:
+            await db.execute(statement)
+        await db.execute(f"pragma user_version={len(migrations)}")
+        await db.execute("commit")
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        """All rows of a query."""
+        async with self._db.execute(sql, values) as cursor:
+            return [tuple(row) for row in await cursor.fetchall()]
+
+    async def row(self, sql: str, *values: Any) -> Row | None:
+        """The first row of a query, or None."""
+        found = await self.rows(sql, *values)
+        return found[0] if found else None
+
+    async def commit(self, statements: Sequence[Statement]) -> None:
+        """Execute all of these, or none. Raises NeedsOperator when the disk refuses (full, read-only)."""
+        try:
+            # One hop to the connection's thread for the whole transaction: faster than one a statement, and no read
+            # of ours can come between and see half of it.
+            await self._db._execute(self._transaction, statements)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+        except sqlite3.OperationalError as error:
+            raise NeedsOperator(f"{self.path} could not be written: {error}. Is the disk full or read-only?") from error
+
+    def _transaction(self, statements: Sequence[Statement]) -> None:
+        connection = self._db._conn  # pyright: ignore[reportPrivateUsage]
+        connection.execute("begin immediate")
+        try:
+            for sql, group in itertools.groupby(statements, key=lambda statement: statement.sql):
+                connection.executemany(sql, [statement.row for statement in group])
+            connection.execute("commit")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
+
+    async def heard(self, ids: Sequence[str]) -> set[str]:
+        """Those of these message ids that were heard before."""
+        if not ids:
+            return set()
+        marks = ",".join("?" * len(ids))
+        return {row[0] for row in await self.rows(f"select id from inbox where id in ({marks})", *ids)}
+
+    async def positions(self) -> dict[str, datetime]:
+        """Stream -> the stream's time of the last message taken."""
+        return {name: from_ms(ms) for name, ms in await self.rows("select stream, stored_ms from positions")}
+
+    async def fact(self, name: str) -> bytes | None:
+        """A small value kept by name, or None."""
+        row = await self.row("select value from facts where name = ?", name)
+        return None if row is None else bytes(row[0])
+
+    async def outbox_after(self, seq: int, limit: int) -> list[OutboxRow]:
+        """What is to be told after this row, oldest first."""
+        rows = await self.rows(
+            "select seq, subject, message_id, payload from outbox where seq > ? order by seq limit ?", seq, limit
+        )
+        return [OutboxRow(*row) for row in rows]
+
+    async def close(self) -> None:
+        await self._db.close()
+
+
+def keep_fact(name: str, value: bytes) -> Statement:
+    """Keep a small value by name."""
+    return Statement(
+        "insert into facts values (?, ?) on conflict (name) do update set value = excluded.value", (name, value)
+    )
+
+
+def heard(message_id: str, stored_at: datetime) -> Statement:
+    """This message was taken."""
+    return Statement("insert or ignore into inbox values (?, ?)", (message_id, to_ms(stored_at)))
+
+
+def position(stream: str, stored_at: datetime) -> Statement:
+    """The stream was taken up to here."""
+    return Statement(
+        "insert into positions values (?, ?) on conflict (stream) do update set stored_ms = excluded.stored_ms",
+        (stream, to_ms(stored_at)),
+    )
+
+
+def forget_heard(before: datetime) -> Statement:
+    """Inbox rows of messages that no stream will deliver again."""
+    return Statement("delete from inbox where stored_ms < ?", (to_ms(before) - INBOX_KEPT_MS,))
+
+
+def to_tell(subject: str, message_id: str, payload: bytes) -> Statement:
+    """A message for the outbox."""
+    return Statement(
+        "insert into outbox (subject, message_id, payload) values (?, ?, ?)", (subject, message_id, payload)
+    )

@@ -1,0 +1,45 @@
+"""What tests stand on: real market data where it is to be had, a real nats-server, and a market built in a line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.bus.nats import NatsBus
+from shared.bus.server import Server
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real market data, `TRIMTAB_TEST_DATA`. Where it is set a missing file is a failure, not a skip."""
+    folder = os.environ.get("TRIMTAB_TEST_DATA")
+    if not folder:
+        pytest.skip("TRIMTAB_TEST_DATA is not set")
+    path = Path(folder)
+    assert path.is_dir(), f"TRIMTAB_TEST_DATA must name a folder, was {path}"
+    return path
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[Server]:
+    """A real nats-server on a free port, in a temporary folder."""
+    server = Server(tmp_path / "nats")
+    await server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+async def nats_bus(nats_server: Server) -> AsyncIterator[NatsBus]:
+    """A bus on it, with all streams made."""
+    bus = await NatsBus.connect(nats_server.url, "test")
+    await bus.ensure_streams()
+    try:
+        yield bus
+    finally:
+        await bus.close()
