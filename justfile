@@ -1,0 +1,58 @@
+# The one list of commands: compose, CI, the README and ./trimtab test use the same.
+
+export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH")
+
+# print this list
+default:
+    @just --list --unsorted
+
+# everything a change must pass: format, lint, types, import arrows, tests
+check *pytest_options: format lint types arrows (test pytest_options)
+
+# no line differs from the formatter's
+format:
+    ruff format --check .
+
+# likely mistakes, banned clocks and chance
+lint:
+    ruff check .
+
+# strict on shared
+types:
+    pyright
+
+# services above shared, independent of each other; contracts at the ground
+arrows:
+    lint-imports --no-cache
+
+# the whole suite
+test *options:
+    python -m pytest {{ options }}
+
+# put the code into its form
+tidy:
+    ruff format .
+    ruff check --fix .
+
+# the whole stack on a simulated market, to its end
+demo:
+    ./trimtab up --until-end
+
+# speed, as ratios in one run
+bench *options:
+    python -m pytest tests/benchmarks --benchmark-enable --benchmark-only {{ options }}
+
+# print docs/messages.md from the table of subjects
+messages:
+    python -m shared.contracts.handbook > docs/messages.md
+
+# renew the golden bytes of every message; look at the difference before you commit it
+golden:
+    python -m tests.pure.contracts.samples
+
+# lock the libraries again (names and hashes, no address)
+lock:
+    uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+        --extra exchange --extra learn --extra backtest --extra broker --extra notify pyproject.toml -o requirements.lock
+    uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+        --all-extras pyproject.toml -c requirements.lock -o requirements-dev.lock

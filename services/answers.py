@@ -1,0 +1,237 @@
+"""What the other verbs print: a running stack's answers as tables, or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from shared.contracts.errors import NeedsOperator
+from shared.runtime.settings import PORTS
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that runs on this machine."""
+
+    folder: Path
+    port_base: int
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Stack:
+        """The stack that runs on this data folder, or on the only one below it."""
+        found = sorted(data_dir.glob("running.json")) or sorted(data_dir.glob("*/running.json"))
+        if not found:
+            raise NeedsOperator(f"Nothing runs on the data folder {data_dir}. Start it with `trimtab up`.")
+        if len(found) > 1:
+            names = ", ".join(str(file.parent) for file in found)
+            raise NeedsOperator(f"Several stacks run below {data_dir}: {names}. Name one with --data-dir.")
+        facts = json.loads(found[0].read_text(encoding="utf-8"))
+        return cls(found[0].parent, facts["port_base"])
+
+    def get(self, service: str, path: str, **query: Any) -> Any:
+        """A service's answer. Raises NeedsOperator when it does not answer, or says no."""
+        return self._ask("GET", service, path, params=query)
+
+    def post(self, service: str, path: str, body: dict[str, Any]) -> Any:
+        """Ask a service to change something, with this stack's token."""
+        token = (self.folder / "api-token").read_text(encoding="utf-8").strip()
+        return self._ask("POST", service, path, json=body, headers={"Authorization": f"Bearer {token}"})
+
+    def _ask(self, method: str, service: str, path: str, **options: Any) -> Any:
+        url = f"http://127.0.0.1:{self.port_base + PORTS[service]}{path}"
+        try:
+            answer = httpx.request(method, url, timeout=30.0, **options)
+        except httpx.HTTPError as error:
+            raise NeedsOperator(f"{service} does not answer at {url}: {error}. See {self.folder}/logs.") from error
+        if answer.is_error:
+            detail = (
+                answer.json().get("detail", answer.text) if "json" in answer.headers.get("content-type", "") else ""
+            )
+            raise NeedsOperator(f"{service} said {answer.status_code}: {detail or answer.text}")
+        return answer.json()
+
+
+def show_status(stack: Stack, as_json: bool) -> None:
+    """Counts, then the services."""
+    status = stack.get("ops_api", "/status")
+    if as_json:
+        _json(status)
+        return
+    counts = Table("what", "now", title="Trimtab", title_justify="left")
+    for name, value in status.items():
+        if not isinstance(value, (dict, list)):
+            counts.add_row(name, str(value))
+    for name, count in status.get("regimes", {}).items():
+        counts.add_row(f"regime {name}", str(count))
+    console.print(counts)
+    services = Table("service", "ready", "waiting for", "restarts", title="Services", title_justify="left")
+    for each in status.get("services", []):
+        services.add_row(
+            each["service"], "yes" if each["ready"] else "no", ", ".join(each["waiting_for"]), str(each["restarts"])
+        )
+    console.print(services)
+
+
+def show_stats(stack: Stack, as_json: bool) -> None:
+    """The trade statistics."""
+    stats = stack.get("ops_api", "/trades/stats")
+    if as_json:
+        _json(stats)
+        return
+    table = Table("figure", "value", title="Trade statistics, net of costs", title_justify="left")
+    for name, value in stats.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def show_trades(stack: Stack, limit: int, as_json: bool) -> None:
+    """Closed trades, newest first."""
+    page = stack.get("ops_api", "/trades", limit=limit)
+    _table(
+        page["trades"],
+        ("closed_at", "strategy", "symbol", "side", "pnl", "result_r", "exit_reason", "trade_id"),
+        as_json,
+    )
+
+
+def show_positions(stack: Stack, as_json: bool) -> None:
+    """What is held."""
+    rows = stack.get("ops_api", "/positions")
+    rows = rows.get("positions", rows) if isinstance(rows, dict) else rows
+    _table(rows, ("strategy", "symbol", "quantity", "entry_price", "mark_price", "unrealized", "preset_id"), as_json)
+
+
+def show_explanation(stack: Stack, subject: str, as_json: bool) -> None:
+    """The chain of why, in words."""
+    found = stack.get("ops_api", f"/explain/{subject}")
+    if as_json:
+        _json(found)
+        return
+    for number, line in enumerate(found.get("why", []), 1):
+        console.print(f"{number:>2}. {line}", markup=False)
+
+
+def command(stack: Stack, name: str, reason: str, as_json: bool) -> None:
+    """Give the engine a command, and say what it answered."""
+    answer = stack.post("ops_api", f"/ops/{name}", {"reason": reason})
+    if as_json:
+        _json(answer)
+    else:
+        console.print(f"{name}: {answer.get('detail', answer)}", markup=False)
+
+
+def show_record(stack: Stack, after: int, as_json: bool) -> None:
+    """The governor's record."""
+    found = stack.get("governor", "/governance/log", after=after)
+    rows = found["log"] if isinstance(found, dict) else found
+    if as_json:
+        _json(rows)
+        return
+    for row in rows:
+        reasons = "; ".join(row["reasons"])
+        console.print(
+            f"{row['sequence']:>5}  {row['changed_at']}  {row['kind']} {row['subject_id'][:12]}  {row['symbol']} "
+            f"{row['strategy']}  {row['before']} -> {row['after']}  [{row['profile']}]  {reasons}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def verify_record(stack: Stack, as_json: bool) -> int:
+    """0 when every hash of the record holds, else 1."""
+    found = stack.get("governor", "/governance/verify")
+    if as_json:
+        _json(found)
+    else:
+        console.print(found.get("detail", found), markup=False)
+    return 0 if found["valid"] else 1
+
+
+def show_strategies(as_json: bool) -> None:
+    """Names, parameters, bounds."""
+    from shared.trading.strategies import all_strategies
+
+    rows = [strategy.schema() for strategy in all_strategies().values()]
+    if as_json:
+        _json(rows)
+        return
+    for row in rows:
+        table = Table("parameter", "default", "least", "most", title=str(row["name"]), title_justify="left")
+        for name, field in row["params"].items():
+            table.add_row(name, str(field["default"]), str(field["low"]), str(field["high"]))
+        console.print(table)
+
+
+STRATEGY_TEXT = '''"""{title}: say in one line when it buys, and why that should earn."""
+
+from typing import NamedTuple
+
+from trimtab import Bar, Regime, Sma, Target, flat, is_ready, kernel, long, sma, sma_step, strategy, value
+
+
+class Params(NamedTuple):
+    fast: int = 20  # bars
+    slow: int = 100  # bars
+
+
+class State(NamedTuple):
+    fast: Sma
+    slow: Sma
+
+
+@kernel
+def start(p: Params) -> State:
+    return State(sma(p.fast), sma(p.slow))
+
+
+@kernel
+def step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:
+    s = State(sma_step(s.fast, bar.close), sma_step(s.slow, bar.close))
+    return s, long() if is_ready(s.slow) and value(s.fast) > value(s.slow) else flat()
+
+
+STRATEGY = strategy(
+    "{name}",
+    Params,
+    start,
+    step,
+    bounds={{"fast": (2, 200), "slow": (5, 800)}},
+    rule=lambda p: p.fast < p.slow,
+    warmup=lambda p: p.slow,
+)
+'''
+
+
+def begin_strategy(name: str, folder: Path) -> None:
+    """Write a strategy file that already runs. Raises NeedsOperator for a bad name or a file that is there."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,40}", name):
+        raise NeedsOperator(f"A strategy's name must be lower-case words with _, such as my_breakout, was {name!r}.")
+    file = folder / f"{name}.py"
+    if file.exists():
+        raise NeedsOperator(f"{file} is there already. Choose another name.")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(STRATEGY_TEXT.format(name=name, title=name.replace("_", " ").capitalize()), encoding="utf-8")
+    console.print(f"Wrote {file}. Change it, then see it in `trimtab strategies`.", markup=False)
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        _json(rows)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in columns))
+    console.print(table)
+
+
+def _json(value: Any) -> None:
+    console.print(json.dumps(value, default=str), markup=False, soft_wrap=True)
