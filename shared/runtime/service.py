@@ -217,6 +217,8 @@ async def _live(service: Service[Any], settings: Settings) -> None:
     bus = await connect_when_there(
         settings.nats_url, service.name, settings.nats_user, settings.nats_password.get_secret_value()
     )
+    if not settings.nats_user:  # a server without users: nobody else makes the streams
+        await bus.ensure_streams()
     host: Host[Any] = Host(service.name, settings, bus, store, clock)
     host.web = web_application(host)
     bus.on_reconnect(host.listener.wake)
