@@ -45,7 +45,7 @@ def set_up_logs(service: str, form: Literal["auto", "console", "json"], level: s
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "ccxt", "asyncio", "telegram"):
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "ccxt", "asyncio", "telegram"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
