@@ -72,8 +72,13 @@ class NatsBus:
         client = Client()
         bus_box: list[NatsBus] = []
 
+        refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
         async def on_error(error: Exception) -> None:
-            log.warning("nats: %s", str(error) or type(error).__name__)
+            if not bus_box and not refused.done():
+                refused.set_result(error)
+            elif bus_box:
+                log.warning("nats: %s", str(error) or type(error).__name__)
 
         async def on_disconnect() -> None:
             if not (bus_box and bus_box[0]._closing):
@@ -89,8 +94,8 @@ class NatsBus:
                 bus._closed()
 
         options: dict[str, Any] = {"user": user, "password": password} if user else {}
-        try:
-            await client.connect(
+        connecting = asyncio.ensure_future(
+            client.connect(
                 url,
                 name=name,
                 connect_timeout=2,
@@ -104,12 +109,17 @@ class NatsBus:
                 closed_cb=on_close,
                 **options,
             )
-        except nats.errors.Error as error:
+        )
+        # Left alone the first connect tries for ever as well; the first refusal tells us what to say.
+        await asyncio.wait({connecting, refused}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done() or connecting.exception() is not None:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await client.close()
+            error = refused.result() if refused.done() else connecting.exception()
             if "authorization" in str(error).lower():
                 raise NeedsOperator(f"NATS at {_shown(url)} refused the user {user or '(none)'}: {error}.") from error
             raise TryAgain(f"No NATS at {_shown(url)}: {error or type(error).__name__}. Is it running?") from error
-        except OSError as error:
-            raise TryAgain(f"No NATS at {_shown(url)}: {error}. Is it running?") from error
         version = client.connected_server_version
         if (version.major, version.minor, version.patch) < LEAST_VERSION:
             await client.close()
