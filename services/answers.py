@@ -73,11 +73,9 @@ def show_status(stack: Stack, as_json: bool) -> None:
     for name, count in status.get("regimes", {}).items():
         counts.add_row(f"regime {name}", str(count))
     console.print(counts)
-    services = Table("service", "ready", "waiting for", "restarts", title="Services", title_justify="left")
+    services = Table("service", "health", "waiting for", "restarts", title="Services", title_justify="left")
     for each in status.get("services", []):
-        services.add_row(
-            each["service"], "yes" if each["ready"] else "no", ", ".join(each["waiting_for"]), str(each["restarts"])
-        )
+        services.add_row(each["service"], each["health"], ", ".join(each["waiting_for"]), str(each["restarts"]))
     console.print(services)
 
 

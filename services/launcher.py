@@ -198,7 +198,7 @@ class Launcher:
         if self._users is not None:
             environment |= {"TRIMTAB_NATS_USER": name, "TRIMTAB_NATS_PASSWORD": self._users.passwords[name]}
         if name == FIRST:
-            environment["TRIMTAB_OPS_API_LOGIN"] = self.login
+            environment["TRIMTAB_OPS_API_LOGIN_SECRET"] = self.login
         return environment
 
     async def _launch(self, child: Child) -> None:

@@ -37,6 +37,7 @@ class Plan:
     start: str = ""
     end: str = ""
     speed: str = "1"
+    bars: int = 0
     until_end: bool = False
     venue: str = "sim"
     venue_url: str = ""
@@ -103,6 +104,13 @@ class Plan:
         return ORDER if self.venue == "sim" else tuple(name for name in ORDER if name != "venue_sim")
 
     @property
+    def bars_to_play(self) -> int:
+        """Bars an instrument after which the simulated market ends; 0: never, or with the recorded ones."""
+        if self.market or not (self.until_end or self.bars):
+            return 0
+        return self.bars or SIMULATED_BARS
+
+    @property
     def environment(self) -> dict[str, str]:
         """The settings of all services, as variables."""
         simulated = self.venue == "sim" and not self.market
@@ -126,7 +134,8 @@ class Plan:
                 "TRIMTAB_VENUE_SIM_SEED": str(self.seed),
                 "TRIMTAB_VENUE_SIM_SPEED": self.speed,
                 "TRIMTAB_VENUE_SIM_LOCKSTEP": ",".join(LOCKSTEP) if self.speed == "max" else "",
-                "TRIMTAB_VENUE_SIM_BARS": str(SIMULATED_BARS if self.until_end and not self.market else 0),
+                "TRIMTAB_VENUE_SIM_BARS": str(self.bars_to_play),
+                "TRIMTAB_OPS_API_MARKET": "recorded" if self.market else "simulated",
             }
         if self.market:
             said |= {
@@ -301,7 +310,7 @@ class Terminal:
         if self._status is None or status is None:
             return
         self._status.update(
-            f"{status.get('venue_time', '')}  bars {status.get('bars', 0):,}  models {status['models_promoted']}  "
+            f"{status.get('venue_time', '')}  bars {status.get('bars_closed', 0):,}  models {status['models_promoted']}  "
             f"presets {status['presets_promoted']}  fills {status['fills']}  trades {status['trades_closed']}  "
             f"equity {status.get('equity', '?')}"
         )
