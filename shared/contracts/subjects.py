@@ -9,6 +9,7 @@ import re
 import string
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
 from shared.contracts import execution, governance, jobs, market, operations, parameters, regime, risk
@@ -77,7 +78,7 @@ class Subject(Generic[M]):
                 raise BadMessage(f"{self.template}: {name} must be 1 to 64 of letters, digits, _ and -, was {value!r}.")
         return self.template.format(**parts)
 
-    @property
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The message's fields that stand in the subject."""
         return tuple(name for _, name, _, _ in string.Formatter().parse(self.template) if name)
@@ -87,7 +88,7 @@ class Subject(Generic[M]):
         """The words before the first field: `md.bar`."""
         return self.template.split(".{")[0]
 
-    @property
+    @cached_property
     def wildcard(self) -> str:
         """The NATS filter that matches every subject of this kind."""
         return re.sub(r"\{[a-z_]+\}", "*", self.template)
@@ -187,7 +188,7 @@ PARAM_DECISION = Subject(
 )
 PARAM_OUTCOME = Subject(f"param.outcome.{SLEEVE}", parameters.ParamOutcome, PARAM, ("param_controller",), ("ops_api",))
 # EXEC
-SIGNAL = Subject(f"signal.{SLEEVE}", execution.Signal, EXEC, ("engine",), ("ops_api", "notifier"))
+SIGNAL = Subject(f"signal.{SLEEVE}", execution.Signal, EXEC, ("engine",), ("param_controller", "ops_api", "notifier"))
 ORDER_SUBMITTED = Subject(f"order.submitted.{SLEEVE}", execution.OrderSubmitted, EXEC, ("engine",), ("ops_api",))
 ORDER_ACCEPTED = Subject(f"order.accepted.{SLEEVE}", execution.OrderAccepted, EXEC, ("engine",), ("ops_api",))
 ORDER_REJECTED = Subject(
@@ -195,7 +196,9 @@ ORDER_REJECTED = Subject(
 )
 ORDER_CANCELED = Subject(f"order.canceled.{SLEEVE}", execution.OrderCanceled, EXEC, ("engine",), ("ops_api",))
 ORDER_EXPIRED = Subject(f"order.expired.{SLEEVE}", execution.OrderExpired, EXEC, ("engine",), ("ops_api",))
-TRADE_FILL = Subject(f"trade.fill.{SLEEVE}", execution.TradeFill, EXEC, ("engine",), ("ops_api", "notifier"))
+TRADE_FILL = Subject(
+    f"trade.fill.{SLEEVE}", execution.TradeFill, EXEC, ("engine",), ("param_controller", "ops_api", "notifier")
+)
 TRADE_CLOSED = Subject(
     f"trade.closed.{SLEEVE}", execution.TradeClosed, EXEC, ("engine",), ("param_controller", "ops_api", "notifier")
 )

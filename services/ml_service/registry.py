@@ -1,0 +1,107 @@
+"""What ml_service keeps: the closes that a reader resumes from, the state of each series, every model it made or used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from services.ml_service.series import Series, SeriesState
+from shared.artifacts.models import ModelManifest, load_model, manifest_bytes, manifest_from_bytes
+from shared.contracts.governance import Stage
+from shared.regimes.hmm import RegimeModel
+from shared.regimes.reader import BARS_TO_RESUME
+from shared.runtime.listening import Effects
+from shared.runtime.store import Store
+
+TABLES = (
+    """create table closes (
+        series text not null, opened_ms integer not null, close real not null, primary key (series, opened_ms)
+    ) without rowid""",
+    "create table series (series text primary key, state blob not null) without rowid",
+    """create table models (
+        model_id text primary key, series text not null, stage text not null, manifest blob not null, npz blob not null
+    )""",
+)
+PRUNE_EVERY_BARS = 256
+
+# `kept`: trained with promote=false, so the governor never heard of it.
+ModelStage = Stage | Literal["kept"]
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model in the registry."""
+
+    model_id: str
+    series: str
+    stage: ModelStage
+    manifest: ModelManifest
+
+
+class Registry:
+    """Models by id, in memory without their bytes; the bytes lie in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.known: dict[str, KnownModel] = {}
+
+    async def recover(self) -> dict[str, Series]:
+        """Read back all models, and every series as it was after its last bar."""
+        for model_id, series, stage, manifest in await self._store.rows(
+            "select model_id, series, stage, manifest from models order by rowid"
+        ):
+            self.known[model_id] = KnownModel(model_id, series, stage, manifest_from_bytes(manifest))
+        found: dict[str, Series] = {}
+        for key, blob in await self._store.rows("select series, state from series order by series"):
+            state = msgspec.msgpack.decode(blob, type=SeriesState)
+            closes = await self._store.rows(
+                "select opened_ms, close from closes where series = ? order by opened_ms desc limit ?",
+                key,
+                BARS_TO_RESUME,
+            )
+            model = await self.model(state.model_id) if state.model_id else None
+            found[key] = Series(state, [(int(ms), float(close)) for ms, close in reversed(closes)], model)
+        return found
+
+    async def npz(self, model_id: str) -> bytes | None:
+        """A model's bytes, or None."""
+        row = await self._store.row("select npz from models where model_id = ?", model_id)
+        return None if row is None else bytes(row[0])
+
+    async def model(self, model_id: str) -> RegimeModel | None:
+        """A model that is kept here, or None."""
+        npz = await self.npz(model_id)
+        return None if npz is None else load_model(npz, model_id)
+
+    def keep_bar(self, effects: Effects, series: Series) -> None:
+        """Keep what the last bar left behind, and forget what no reader resumes from."""
+        opened_ms, close = series.closes[-1]
+        effects.execute("insert or replace into closes values (?, ?, ?)", series.key, opened_ms, close)
+        if series.state.bars % PRUNE_EVERY_BARS == 0:
+            oldest = series.closes[0][0]
+            effects.execute("delete from closes where series = ? and opened_ms < ?", series.key, oldest)
+        self.keep_state(effects, series)
+
+    def keep_state(self, effects: Effects, series: Series) -> None:
+        """Keep the state of a series."""
+        effects.execute("insert or replace into series values (?, ?)", series.key, msgspec.msgpack.encode(series.state))
+
+    def keep_model(self, effects: Effects, known: KnownModel, npz: bytes) -> None:
+        """Keep a model and its bytes."""
+        self.known[known.model_id] = known
+        effects.execute(
+            "insert or replace into models (model_id, series, stage, manifest, npz) values (?, ?, ?, ?, ?)",
+            known.model_id,
+            known.series,
+            known.stage,
+            manifest_bytes(known.manifest),
+            npz,
+        )
+
+    def keep_stage(self, effects: Effects, model_id: str, stage: ModelStage) -> None:
+        """Remember the governor's word on a model."""
+        known = self.known[model_id]
+        self.known[model_id] = KnownModel(known.model_id, known.series, stage, known.manifest)
+        effects.execute("update models set stage = ? where model_id = ?", stage, model_id)

@@ -1,0 +1,145 @@
+"""Reads the regime of every closed bar, trains models when they are due, and gives evidence on them when asked.
+
+Which model is used is the governor's to say; the reading of a bar uses the model that was promoted before it.
+"""
+
+from __future__ import annotations
+
+from services.ml_service.bars import Ingester
+from services.ml_service.jobs import EvidenceDesk
+from services.ml_service.registry import TABLES, KnownModel, Registry
+from services.ml_service.series import Series, SeriesState
+from services.ml_service.settings import MlSettings
+from services.ml_service.training import Trainings
+from shared.artifacts.models import load_model, manifest_from_bytes
+from shared.contracts.errors import BadMessage
+from shared.contracts.governance import ModelDemoted, ModelPromoted, StageChanged
+from shared.contracts.jobs import EvidenceOrdered
+from shared.contracts.market import BarClosed, GapFound
+from shared.contracts.subjects import (
+    BAR_CLOSED,
+    EVIDENCE_GIVEN,
+    EVIDENCE_ORDERED,
+    GAP_FOUND,
+    MODEL_DEMOTED,
+    MODEL_PROMOTED,
+    REGIME_READING,
+    REGIME_TRANSITION,
+    STAGE_CHANGED,
+)
+from shared.contracts.times import timeframe_ms, to_ms
+from shared.regimes.hmm import RegimeModel
+from shared.runtime.listening import Effects
+from shared.runtime.service import Host, Service
+
+
+class MlService:
+    """The shell: what is heard, kept and told. What is read of a bar is `Series`, how models come about `Trainings`."""
+
+    def __init__(
+        self, host: Host[MlSettings], registry: Registry, series: dict[str, Series], ingester: Ingester
+    ) -> None:
+        self.host, self.registry, self.series = host, registry, series
+        self.trainings = Trainings(host, registry, series, ingester)
+        self._evidence = EvidenceDesk(registry, ingester, self.model)
+
+    async def on_bar(self, bar: BarClosed, effects: Effects) -> None:
+        """Read it; begin a training when one is due, before it is said that this bar is done."""
+        series = self._of(bar.venue, bar.symbol, bar.timeframe)
+        reading, transition = series.on_bar(bar)
+        if not bar.is_history or reading.regime != "UNKNOWN":  # thousands of UNKNOWN of the past help nobody
+            effects.publish(REGIME_READING, reading)
+        if transition is not None:
+            effects.publish(REGIME_TRANSITION, transition)
+        self.registry.keep_bar(effects, series)
+        self.trainings.after_bar(series, bar.is_history, effects)
+        effects.afterwards(lambda: self.host.progress.reached(bar.venue, bar.symbol, bar.timeframe, bar.opened_at))
+
+    async def on_gap(self, gap: GapFound, effects: Effects) -> None:
+        """Nothing is read of bars that never were; the next one follows the last."""
+        effects.afterwards(lambda: self.host.progress.reached(gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at))
+
+    async def on_promoted(self, promoted: ModelPromoted, effects: Effects) -> None:
+        """Read with this model from the next bar on."""
+        series = self._of(promoted.venue, promoted.symbol, promoted.timeframe)
+        npz = await self._npz(promoted.model_id)
+        model = load_model(npz, promoted.model_id)
+        if promoted.model_id not in self.registry.known:
+            manifest = manifest_from_bytes(promoted.manifest)
+            self.registry.keep_model(effects, KnownModel(promoted.model_id, series.key, "champion", manifest), npz)
+        series.use(model, promoted.model_id, to_ms(promoted.promoted_at))
+        self.registry.keep_state(effects, series)
+        self.trainings.on_verdict(promoted.model_id, "champion", effects)
+        self._book(effects)
+        self.host.log.info("model.promoted", series=series.key, model=promoted.model_id[:12])
+
+    async def on_demoted(self, demoted: ModelDemoted, effects: Effects) -> None:
+        """Read UNKNOWN from the next bar on, if this model was in use."""
+        series = self._of(demoted.venue, demoted.symbol, demoted.timeframe)
+        if series.drop(demoted.model_id):
+            self.registry.keep_state(effects, series)
+        self.trainings.on_verdict(demoted.model_id, "demoted", effects)
+        self._book(effects)
+
+    async def on_stage(self, change: StageChanged, effects: Effects) -> None:
+        """A refusal ends the waiting here; a promotion does so where it is applied."""
+        if change.kind == "model" and change.after == "refused":
+            self.trainings.on_verdict(change.subject_id, "refused", effects)
+        self._book(effects)
+
+    async def on_evidence_ordered(self, job: EvidenceOrdered, effects: Effects) -> None:
+        """Judge the model on the span that the governor chose."""
+        if job.worker == "ml_service":
+            series = self._of(job.venue, job.symbol, job.timeframe)
+            effects.publish(EVIDENCE_GIVEN, await self._evidence.answer(job, series))
+        self._book(effects)
+
+    async def model(self, model_id: str) -> RegimeModel:
+        """A model from the registry or the artifacts, checked. Raises BadMessage when it is in neither or not sound."""
+        return load_model(await self._npz(model_id), model_id)
+
+    async def _npz(self, model_id: str) -> bytes:
+        npz = await self.registry.npz(model_id) or await self.host.bus.get_artifact(model_id)
+        if npz is None:
+            raise BadMessage(f"The model {model_id} is neither in the registry nor among the artifacts.")
+        return npz
+
+    def _of(self, venue: str, symbol: str, timeframe: str) -> Series:
+        key = f"{venue}.{symbol}.{timeframe}"
+        if key not in self.series:
+            timeframe_ms(timeframe)  # raises BadMessage on one that nobody knows
+            self.series[key] = Series(SeriesState(venue=venue, symbol=symbol, timeframe=timeframe))
+        return self.series[key]
+
+    def _book(self, effects: Effects) -> None:
+        """Say, after the commit, that the message being handled was taken in."""
+        if effects.cause is not None:
+            message_id = effects.cause.id
+            effects.afterwards(lambda: self.host.progress.booked(message_id))
+
+
+async def serve(host: Host[MlSettings]) -> None:
+    """Bars in, readings out; models when they are due; evidence when it is ordered."""
+    registry = Registry(host.store)
+    ingester = Ingester(host.settings.address_of("ingester"))
+    host.closers.append(ingester.close)
+    service = MlService(host, registry, await registry.recover(), ingester)
+    await service.trainings.put_again()
+    if host.web is not None:
+        from services.ml_service.routes import routes  # FastAPI only in a process that serves
+
+        host.web.include_router(routes(service))
+    await host.listen(
+        {
+            BAR_CLOSED: service.on_bar,
+            GAP_FOUND: service.on_gap,
+            MODEL_PROMOTED: service.on_promoted,
+            MODEL_DEMOTED: service.on_demoted,
+            STAGE_CHANGED: service.on_stage,
+            EVIDENCE_ORDERED: service.on_evidence_ordered,
+        }
+    )
+    host.spawn(service.trainings.train_on_history(), "train on history")
+
+
+SERVICE = Service("ml_service", MlSettings, serve, TABLES)

@@ -1,0 +1,45 @@
+"""The variables of ml_service."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from shared.regimes.features import WARMUP_BARS
+from shared.runtime.settings import Settings
+
+
+class MlSettings(Settings):
+    """When a model is trained, and on what. Set one with `TRIMTAB_ML_SERVICE_<NAME>`."""
+
+    SERVICE: ClassVar[str] = "ml_service"
+
+    n_states: int = Field(3, ge=1, le=12, description="Hidden states of the model.")
+    starts: int = Field(4, ge=1, le=50, description="Random starts of a fit; the best one on held-out rows is taken.")
+    seed: int = Field(7, ge=0, lt=2**31, description="Seed of the first start.")
+    train_bars: int = Field(4000, description="The newest bars that a training looks at.")
+    min_train_bars: int = Field(800, description="With fewer bars there is no training.")
+    retrain_bars: int = Field(1000, ge=1, description="Bars of venue time between two trainings.")
+    governor_share: float = Field(
+        0.2, gt=0, lt=0.5, description="The newest part of the bars, which training leaves unseen for the governor."
+    )
+    validation_share: float = Field(
+        0.2, gt=0, lt=0.5, description="Of the rest, the newest part, on which the fits are compared."
+    )
+    fit_timeout_s: float = Field(120.0, gt=0, description="A fit that takes longer is given up.")
+    synthetic_bootstrap: bool = Field(
+        True, description="With too few bars for a training, begin with a model of made-up ones. Marked, never live."
+    )
+    patience_s: float = Field(
+        2.0, gt=0, description="History after which no bar has come for so long is complete, and is trained on."
+    )
+
+    @model_validator(mode="after")
+    def _enough_bars(self) -> Self:
+        if not 4 * WARMUP_BARS <= self.min_train_bars <= self.train_bars:
+            raise ValueError(
+                f"{4 * WARMUP_BARS} <= min_train_bars <= train_bars must hold, "
+                f"were {self.min_train_bars} and {self.train_bars}"
+            )
+        return self

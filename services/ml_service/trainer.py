@@ -1,0 +1,175 @@
+"""From bars to a candidate: fetch them, have them fitted in another process, write the manifest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+
+from services.ml_service.bars import History, Ingester, span_of
+from services.ml_service.fit_lines import FitLine, FitProgress, FitRequest, Fitted, NotFitted
+from services.ml_service.settings import MlSettings
+from services.ml_service.synthetic import made_up_closes
+from shared.artifacts.canonical import content_id
+from shared.artifacts.models import ModelManifest, load_model
+from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.times import from_ms, timeframe_ms
+from shared.regimes.hmm import RegimeModel
+from shared.runtime.service import code_version
+
+# A fit gets no more of our environment than it needs: no token, no address.
+PASSED_ON = ("PATH", "HOME", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+METRIC = "log_likelihood"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train, on bars up to the one that opened at `last_ms`."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    last_ms: int
+    n_states: int
+    seed: int
+    starts: int
+    window: int  # bars
+    tag: str = ""
+    is_synthetic: bool = False
+
+    @property
+    def series(self) -> str:
+        return f"{self.venue}.{self.symbol}.{self.timeframe}"
+
+    @property
+    def job_id(self) -> str:
+        """The same order is the same job."""
+        kind = "synthetic" if self.is_synthetic else str(self.window)
+        return f"train-{self.series}-{self.last_ms}-{kind}-{self.n_states}-{self.seed}".replace(".", "-")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that was fitted, as bytes and as itself."""
+
+    model_id: str
+    npz: bytes
+    model: RegimeModel
+    manifest: ModelManifest
+
+
+class Trainer:
+    """One fit at a time: the cores belong to those who trade."""
+
+    def __init__(self, settings: MlSettings, ingester: Ingester) -> None:
+        self._settings, self._ingester = settings, ingester
+        self._turn = asyncio.Lock()
+
+    async def train(self, order: Order, tell: Callable[[FitProgress], None]) -> Candidate:
+        """The candidate of this order. Raises BadMessage when none can be made, TryAgain when the ingester is away.
+
+        The newest bars stay unseen: on them the governor judges.
+        """
+        async with self._turn:
+            bars = await self._bars(order)
+            unseen = 0 if order.is_synthetic else int(len(bars) * self._settings.governor_share)
+            seen = _part(bars, 0, len(bars) - unseen)
+            held_out = int(len(seen) * self._settings.validation_share)
+            request = FitRequest(seen.closes, held_out, order.n_states, order.starts, order.seed)
+            fitted = await run_fit(request, self._settings.fit_timeout_s, tell)
+        model_id = content_id(fitted.model)
+        model = load_model(fitted.model, model_id)
+        manifest = ModelManifest(
+            model_id=model_id,
+            venue=order.venue,
+            symbol=order.symbol,
+            timeframe=order.timeframe,
+            feature_schema=model.feature_schema,
+            labels=model.labels,
+            trained_on=span_of(seen),
+            held_out=span_of(_part(seen, len(seen) - held_out, len(seen))),
+            scores=fitted.scores,
+            seed=order.seed,
+            starts=order.starts,
+            tag=order.tag,
+            is_synthetic=order.is_synthetic,
+            code_version=code_version(),
+            trained_at=_closed_at(order),
+        )
+        return Candidate(model_id, fitted.model, model, manifest)
+
+    async def _bars(self, order: Order) -> History:
+        length = timeframe_ms(order.timeframe)
+        first_ms = order.last_ms - (order.window - 1) * length
+        bars = await self._ingester.history(order.symbol, order.timeframe, from_ms(first_ms), from_ms(order.last_ms))
+        if not len(bars) or bars.opened_at_ms[-1] != order.last_ms:
+            raise TryAgain(f"The ingester does not hold the bar of {from_ms(order.last_ms)} of {order.symbol} yet.")
+        if order.is_synthetic:
+            # As if they had been before the first real bar, so that every real one is unseen.
+            closes = made_up_closes(self._settings.train_bars, order.seed, bars.closes)
+            start = bars.opened_at_ms[0] - len(closes) * length
+            return History([start + i * length for i in range(len(closes))], closes)
+        if len(bars) < self._settings.min_train_bars:
+            raise BadMessage(
+                f"A training of {order.symbol} needs {self._settings.min_train_bars} bars, there are {len(bars)}."
+            )
+        return bars
+
+
+async def run_fit(request: FitRequest, timeout_s: float, tell: Callable[[FitProgress], None]) -> Fitted:
+    """Fit in a process of its own, which ends with this call. Raises BadMessage with the reason when it does not fit."""
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.ml_service.fitting",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**environment, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+        limit=4 * 1024 * 1024,
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    complaints = asyncio.ensure_future(process.stderr.read())
+    answer: Fitted | NotFitted | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            process.stdin.write(msgspec.msgpack.encode(request))
+            process.stdin.write_eof()
+            async for line in process.stdout:
+                said = msgspec.json.decode(line, type=FitLine)
+                if isinstance(said, FitProgress):
+                    tell(said)
+                else:
+                    answer = said
+            await process.wait()
+    except TimeoutError as error:
+        raise BadMessage(
+            f"The fit took more than {timeout_s:g} s: train on fewer bars or with fewer states."
+        ) from error
+    except ConnectionError as error:
+        raise TryAgain(f"The fit's process ended before it had read its bars: {error!r}.") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        said_last = (await complaints).decode(errors="replace").strip()[-500:]
+    if isinstance(answer, NotFitted):
+        raise BadMessage(answer.reason)
+    if answer is None:
+        raise BadMessage(f"The fit's process ended with {process.returncode} and without an answer: {said_last}")
+    return answer
+
+
+def _part(history: History, first: int, last: int) -> History:
+    return replace(history, opened_at_ms=history.opened_at_ms[first:last], closes=history.closes[first:last])
+
+
+def _closed_at(order: Order) -> datetime:
+    return from_ms(order.last_ms + timeframe_ms(order.timeframe))

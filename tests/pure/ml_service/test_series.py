@@ -1,0 +1,137 @@
+"""A series says what each bar tells, and when a training is due by the market's time."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pytest
+
+from services.ml_service.series import Series, SeriesState
+from services.ml_service.settings import MlSettings
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.market import BarClosed
+from shared.contracts.times import to_ms
+from shared.regimes.hmm import RegimeModel, regime_model
+from shared.regimes.reader import BARS_TO_RESUME
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def bars(count: int, first: int = 0, seed: int = 3) -> list[BarClosed]:
+    closes = 100.0 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.002, first + count)))
+    return [
+        BarClosed(
+            venue="sim",
+            symbol="BTC-USDT",
+            timeframe="1m",
+            opened_at=START + bar * MINUTE,
+            closed_at=START + (bar + 1) * MINUTE,
+            open=close,
+            high=close,
+            low=close,
+            close=close,
+            volume=1.0,
+        )
+        for bar, close in enumerate(closes.tolist())
+    ][first:]
+
+
+def settings(**changes: object) -> MlSettings:
+    return MlSettings(**{"min_train_bars": 200, "train_bars": 400, "retrain_bars": 100, **changes})
+
+
+def series() -> Series:
+    return Series(SeriesState(venue="sim", symbol="BTC-USDT", timeframe="1m"))
+
+
+def a_model() -> RegimeModel:
+    stay = [[0.98 if i == j else 0.01 for j in range(3)] for i in range(3)]
+    unit = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
+    means = [[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]]
+    return regime_model([1 / 3] * 3, stay, means, [unit] * 3, ("BULL", "BEAR", "CHOP"), [0.0, 0.0, -6.2], [1.0] * 3)
+
+
+def test_a_training_is_due_once_there_are_enough_bars_and_then_every_so_many() -> None:
+    one, when = series(), list[int]()
+    for number, bar in enumerate(bars(520), start=1):
+        one.on_bar(bar)
+        if one.due(settings(synthetic_bootstrap=False)) == "market":
+            when.append(number)
+            one.state.trained_ms = one.state.last_ms
+    assert when == [200, 300, 400, 500]
+
+
+def test_bars_that_never_were_count_as_time() -> None:
+    one, market = series(), bars(400)
+    for bar in market[:200]:
+        one.on_bar(bar)
+    one.state.trained_ms = one.state.last_ms
+    one.on_bar(market[299])  # 99 bars are absent: 100 bars of venue time have passed
+    assert one.due(settings()) == "market"
+
+
+def test_with_too_few_bars_one_model_of_made_up_ones_is_due_and_no_second() -> None:
+    one = series()
+    one.on_bar(bars(1)[0])
+    assert one.due(settings()) == "synthetic"
+    assert one.due(settings(synthetic_bootstrap=False)) is None
+    one.state.is_bootstrapped = True
+    assert one.due(settings()) is None
+
+
+def test_nothing_is_due_while_training_or_while_the_governor_thinks() -> None:
+    one = series()
+    for bar in bars(200):
+        one.on_bar(bar)
+    one.is_training = True
+    assert one.due(settings()) is None
+    one.is_training, one.state.pending = False, "a" * 64
+    assert one.due(settings()) is None
+
+
+def test_a_transition_is_told_once_and_unknown_has_no_probability() -> None:
+    one, told = series(), []
+    market = bars(400)
+    for bar in market[:100]:
+        assert one.on_bar(bar)[1] is None  # UNKNOWN all along
+    one.use(a_model(), "m" * 64, to_ms(market[99].closed_at))
+    for bar in market[100:]:
+        reading, transition = one.on_bar(bar)
+        if transition is not None:
+            told.append(transition)
+            assert transition.after == reading.regime
+    assert told[0].before == "UNKNOWN" and math.isnan(told[0].model_probability)
+    assert all(0.0 < one.model_probability < 1.0 for one in told[1:])
+    assert [t.before for t in told[1:]] == [t.after for t in told[:-1]]
+
+
+def test_a_restart_goes_on_with_the_same_readings() -> None:
+    market, whole = bars(900), series()
+    for bar in market[:100]:
+        whole.on_bar(bar)
+    whole.use(a_model(), "m" * 64, to_ms(market[99].closed_at))
+    for bar in market[100:700]:
+        whole.on_bar(bar)
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(whole.state), type=SeriesState)
+    restarted = Series(kept, list(whole.closes)[-BARS_TO_RESUME:], a_model())
+    for bar in market[700:]:
+        assert msgspec.msgpack.encode(restarted.on_bar(bar)) == msgspec.msgpack.encode(whole.on_bar(bar))
+
+
+def test_a_demotion_of_another_model_changes_nothing() -> None:
+    one, market = series(), bars(120)
+    one.use(a_model(), "m" * 64, 0)
+    for bar in market[:100]:
+        one.on_bar(bar)
+    assert not one.drop("x" * 64) and one.on_bar(market[100])[0].model_id == "m" * 64
+    assert one.drop("m" * 64) and one.on_bar(market[101])[0].regime == "UNKNOWN"
+
+
+@pytest.mark.parametrize("wrong", [{"min_train_bars": 10}, {"min_train_bars": 500, "train_bars": 400}, {"starts": 0}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(NeedsOperator):
+        MlSettings.load(**wrong)
