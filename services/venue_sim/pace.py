@@ -1,0 +1,71 @@
+"""When the market takes its next step: so many bars a second, or as fast as everyone has come. Pure.
+
+Lock-step is one wait. A service has come when its progress names the last bar told of every instrument, it holds
+nothing back, it has taken in what others told it must know before it decides, and it has booked the fills of resting
+orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from shared.contracts.operations import Progress
+from shared.contracts.subjects import SUBJECTS
+
+HEARERS = {subject.message.__name__: frozenset(subject.heard_by) for subject in SUBJECTS}
+REMEMBERED = 4096  # ids kept of each service; a Progress carries its last 256, and one is said at least each second
+BOOKKEEPER = "engine"  # it alone has orders at the venue
+
+
+class LockStep:
+    """What the named services have said of themselves, and whom that leaves to wait for."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self.services = tuple(services)
+        self._last: dict[str, Progress] = {}
+        self._booked: dict[str, dict[str, None]] = {name: {} for name in self.services}  # a dict keeps the order
+        self._told: dict[str, None] = {}
+
+    def hear(self, progress: Progress) -> None:
+        """Take a service's word. Those that are not waited for may say what others must book."""
+        _remember(self._told, progress.told)
+        if progress.service in self._booked:
+            self._last[progress.service] = progress
+            _remember(self._booked[progress.service], progress.booked)
+
+    def waiting_for(self, last_bars: Mapping[str, int], fills: Iterable[int] = ()) -> list[str]:
+        """Who is not there yet, and why, in words; empty when the next step may be taken.
+
+        `last_bars` is "SYMBOL.TIMEFRAME" -> opened-at (ms) of the last bar told; `fills` are ids of trades that the
+        user stream told of.
+        """
+        return [
+            f"{name} ({reason})" for name in self.services if (reason := self._missing(name, last_bars, tuple(fills)))
+        ]
+
+    def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...]) -> str:
+        progress = self._last.get(name)
+        if progress is None:
+            return "has said nothing yet"
+        if progress.holding:
+            return progress.holding
+        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, -1) < opened_at]
+        if behind:
+            return f"is behind on {', '.join(behind)}"
+        booked = self._booked[name]
+        owed = [told for told in self._told if told not in booked and name in HEARERS.get(told.partition(":")[0], ())]
+        if owed:
+            return f"has not booked {owed[0]}"
+        if name == BOOKKEEPER and fills:
+            # A trade's id may stand alone or end the key of its fill (`sim.BTC-USDT.17`).
+            known = {entry.rpartition(".")[2] for entry in booked}
+            absent = [fill for fill in fills if str(fill) not in known]
+            if absent:
+                return f"has not booked trade {absent[0]}"
+        return ""
+
+
+def _remember(kept: dict[str, None], ids: Iterable[str]) -> None:
+    kept.update(dict.fromkeys(ids))
+    while len(kept) > REMEMBERED:
+        del kept[next(iter(kept))]

@@ -1,0 +1,60 @@
+"""Lock-step is one wait: for those who are named, to the last bar, with nothing held, owed or unbooked."""
+
+from datetime import UTC, datetime
+
+from services.venue_sim.pace import LockStep
+from shared.contracts.operations import Progress
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LAST = {"BTC-USDT.1m": 120_000, "ETH-USDT.1m": 120_000}
+
+
+def progress(service: str, btc: int = 120_000, eth: int = 120_000, **said: object) -> Progress:
+    return Progress(service=service, venue="sim", at={"BTC-USDT.1m": btc, "ETH-USDT.1m": eth}, said_at=NOW, **said)  # pyright: ignore[reportArgumentType]
+
+
+def test_nobody_named_is_nobody_to_wait_for() -> None:
+    assert LockStep([]).waiting_for(LAST, [1]) == []
+
+
+def test_a_service_that_was_never_heard_is_waited_for_by_name() -> None:
+    lockstep = LockStep(["engine", "ml_service"])
+    lockstep.hear(progress("engine"))
+    assert lockstep.waiting_for(LAST) == ["ml_service (has said nothing yet)"]
+
+
+def test_the_market_waits_for_the_slowest_instrument() -> None:
+    lockstep = LockStep(["engine"])
+    lockstep.hear(progress("engine", eth=60_000))
+    assert lockstep.waiting_for(LAST) == ["engine (is behind on ETH-USDT.1m)"]
+    lockstep.hear(progress("engine"))
+    assert lockstep.waiting_for(LAST) == []
+
+
+def test_a_service_that_holds_its_progress_says_why() -> None:
+    lockstep = LockStep(["ml_service"])
+    lockstep.hear(progress("ml_service", holding="training BTC-USDT"))
+    assert lockstep.waiting_for(LAST) == ["ml_service (training BTC-USDT)"]
+
+
+def test_what_was_told_must_be_booked_by_those_who_hear_it() -> None:
+    lockstep = LockStep(["engine", "governor", "ml_service"])
+    promoted = "ModelPromoted:sim.BTC-USDT.1m.v2"  # heard by engine and ml_service, said by the governor
+    lockstep.hear(progress("governor", told=(promoted,)))
+    lockstep.hear(progress("engine"))
+    lockstep.hear(progress("ml_service", booked=(promoted,)))
+    assert lockstep.waiting_for(LAST) == [f"engine (has not booked {promoted})"]
+    lockstep.hear(progress("engine", booked=(promoted,)))
+    assert lockstep.waiting_for(LAST) == []
+    lockstep.hear(progress("engine", booked=("ModelPromoted:newer",)))  # an old one may leave the list of the last 256
+    assert lockstep.waiting_for(LAST) == []
+
+
+def test_fills_of_resting_orders_are_booked_before_the_candle_is_told() -> None:
+    lockstep = LockStep(["engine", "ml_service"])
+    for service in ("engine", "ml_service"):
+        lockstep.hear(progress(service))
+    assert lockstep.waiting_for(LAST, fills=[17, 18]) == ["engine (has not booked trade 17)"]
+    lockstep.hear(progress("engine", booked=("17",)))
+    lockstep.hear(progress("engine", booked=("TradeFill:sim.BTC-USDT.18",)))
+    assert lockstep.waiting_for(LAST, fills=[17, 18]) == []
