@@ -40,16 +40,10 @@ ORDER = (
     "backtest_suite",
     "notifier",
 )
-STOP_ORDER = (
-    "venue_sim",
-    "ingester",
-    "engine",
-    "backtest_suite",
-    "ml_service",
-    "param_controller",
-    "governor",
-    "notifier",
-    "ops_api",
+STOP_STAGES = (  # who orders first, then who decides, then who answers them
+    ("engine", "ingester"),
+    ("backtest_suite", "ml_service", "param_controller", "governor", "notifier"),
+    ("venue_sim", "ops_api"),
 )
 LOCKSTEP = ("engine", "ml_service", "param_controller", "backtest_suite")
 PATIENCE_S = 3.0  # between SIGTERM and SIGKILL
@@ -267,31 +261,36 @@ class Launcher:
         self._kill_at_once.set()
 
     async def stop(self) -> None:
-        """SIGTERM in order, patience, SIGKILL to the whole group; NATS last."""
+        """SIGTERM in stages, patience in all, SIGKILL to the whole group; NATS last."""
         self._stopping = True
-        alive = [
-            c for name in STOP_ORDER if (c := self.children.get(name)) and c.process and c.process.returncode is None
-        ]
-        for child in alive:
-            _signal(child, signal.SIGTERM)
-        waits = [asyncio.ensure_future(child.process.wait()) for child in alive if child.process]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
         hurry = asyncio.ensure_future(self._kill_at_once.wait())
-        if waits:
-            gathered = asyncio.gather(*waits)
-            await asyncio.wait({gathered, hurry}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        for stage in STOP_STAGES:
+            alive = [c for name in stage if (c := self.children.get(name)) and _is_alive(c)]
+            for child in alive:
+                _signal(child, signal.SIGTERM)
+            if alive:
+                ends = asyncio.gather(*(child.process.wait() for child in alive if child.process))
+                patience = max(0.0, deadline - loop.time())
+                await asyncio.wait({ends, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        for child in alive:
-            if child.process and child.process.returncode is None:
+        for child in self.children.values():
+            if _is_alive(child):
                 self.say("launcher", f"{child.name} did not stop in {PATIENCE_S:.0f} s and was killed")
             _signal(child, signal.SIGKILL)  # the group: a training is a child's child
-        await asyncio.gather(*waits)
-        for child in self.children.values():
+            if child.process is not None:
+                await child.process.wait()
             if child.watcher is not None:
                 await asyncio.wait({child.watcher}, timeout=1)
                 child.watcher.cancel()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
         self.folder.close()
+
+
+def _is_alive(child: Child) -> bool:
+    return child.process is not None and child.process.returncode is None
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -53,11 +53,11 @@ class MlService:
             effects.publish(REGIME_TRANSITION, transition)
         self.registry.keep_bar(effects, series)
         self.trainings.after_bar(series, bar.is_history, effects)
-        effects.afterwards(lambda: self.host.progress.reached(bar.venue, bar.symbol, bar.timeframe, bar.opened_at))
+        self.host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
 
     async def on_gap(self, gap: GapFound, effects: Effects) -> None:
         """Nothing is read of bars that never were; the next one follows the last."""
-        effects.afterwards(lambda: self.host.progress.reached(gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at))
+        self.host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
 
     async def on_promoted(self, promoted: ModelPromoted, effects: Effects) -> None:
         """Read with this model from the next bar on."""

@@ -58,7 +58,8 @@ class Conductor:
     @property
     def waiting_for(self) -> list[str]:
         """Whom the market waits for, and why; empty in real time."""
-        return self._lockstep.waiting_for(self.venue.last_bars, self._fills)
+        is_history = not any(self._told().values())
+        return self._lockstep.waiting_for(self.venue.last_bars, self._fills, is_history=is_history)
 
     async def run(self) -> None:
         """Play the market to its end; returns when its last bar was taken in by all who are waited for."""
@@ -83,11 +84,14 @@ class Conductor:
     async def _until_all_came(self, fills: Sequence[Trade] = ()) -> None:
         self._fills = [trade.id for trade in fills]
         named: set[str] = set()
+        began = self._clock.monotonic()
         while waiting := self.waiting_for:
             self._somebody_came.clear()
             try:
-                await asyncio.wait_for(self._somebody_came.wait(), PATIENCE_S if not named else 1.0)
+                await asyncio.wait_for(self._somebody_came.wait(), 1.0)
             except TimeoutError:
+                pass
+            if self._clock.monotonic() - began > PATIENCE_S:  # progress is said each second: its coming is no sign
                 self._name(named, set(waiting))
         self._name(named, set())
         self._fills = []

@@ -7,6 +7,7 @@ orders.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from shared.contracts.operations import Progress
@@ -23,42 +24,58 @@ class LockStep:
     def __init__(self, services: Iterable[str]) -> None:
         self.services = tuple(services)
         self._last: dict[str, Progress] = {}
-        self._booked: dict[str, dict[str, None]] = {name: {} for name in self.services}  # a dict keeps the order
-        self._told: dict[str, None] = {}
+        self._tellers: set[str] = set()
+        self._told: dict[str, None] = {}  # a dict keeps the order
+        self._booked: dict[str, dict[str, None]] = {name: {} for name in self.services}
+        self._owed: dict[str, dict[str, None]] = {name: {} for name in self.services}  # told, and not booked yet
 
     def hear(self, progress: Progress) -> None:
         """Take a service's word. Those that are not waited for may say what others must book."""
-        _remember(self._told, progress.told)
-        if progress.service in self._booked:
-            self._last[progress.service] = progress
-            _remember(self._booked[progress.service], progress.booked)
+        name = progress.service
+        new = [told for told in progress.told if told not in self._told]
+        _remember(self._told, new)
+        if name in self._tellers:  # what it had told before we first heard it may have left the others' last 256
+            for told in new:
+                for hearer in HEARERS.get(told.partition(":")[0], frozenset()) & self._owed.keys():
+                    if told not in self._booked[hearer]:
+                        self._owed[hearer][told] = None
+        self._tellers.add(name)
+        if name in self._booked:
+            self._last[name] = progress
+            _remember(self._booked[name], progress.booked)
+            for booked in progress.booked:
+                self._owed[name].pop(booked, None)
 
-    def waiting_for(self, last_bars: Mapping[str, int], fills: Iterable[int] = ()) -> list[str]:
+    def waiting_for(
+        self, last_bars: Mapping[str, int], fills: Iterable[int] = (), *, is_history: bool = False
+    ) -> list[str]:
         """Who is not there yet, and why, in words; empty when the next step may be taken.
 
         `last_bars` is "SYMBOL.TIMEFRAME" -> opened-at (ms) of the last bar told; `fills` are ids of trades that the
-        user stream told of.
+        user stream told of. While all of it `is_history` a service that does not follow a series at all has come:
+        who decides on readings has none before the market moves.
         """
+        nothing = math.inf if is_history else -1
         return [
-            f"{name} ({reason})" for name in self.services if (reason := self._missing(name, last_bars, tuple(fills)))
+            f"{name} ({reason})"
+            for name in self.services
+            if (reason := self._missing(name, last_bars, tuple(fills), nothing))
         ]
 
-    def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...]) -> str:
+    def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...], nothing: float) -> str:
         progress = self._last.get(name)
         if progress is None:
             return "has said nothing yet"
         if progress.holding:
             return progress.holding
-        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, -1) < opened_at]
+        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, nothing) < opened_at]
         if behind:
             return f"is behind on {', '.join(behind)}"
-        booked = self._booked[name]
-        owed = [told for told in self._told if told not in booked and name in HEARERS.get(told.partition(":")[0], ())]
-        if owed:
-            return f"has not booked {owed[0]}"
+        if self._owed[name]:
+            return f"has not booked {next(iter(self._owed[name]))}"
         if name == BOOKKEEPER and fills:
             # A trade's id may stand alone or end the key of its fill (`sim.BTC-USDT.17`).
-            known = {entry.rpartition(".")[2] for entry in booked}
+            known = {entry.rpartition(".")[2] for entry in self._booked[name]}
             absent = [fill for fill in fills if str(fill) not in known]
             if absent:
                 return f"has not booked trade {absent[0]}"

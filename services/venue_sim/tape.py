@@ -50,6 +50,9 @@ class Tape:
         self.begins_at = first if begins_at is None else to_ms(begins_at)
         self._next = {symbol: each.index_at(self.begins_at) for symbol, each in self._series.items()}
         self._begun_at = dict(self._next)
+        self._last: dict[str, Candle | None] = {}
+        self._open: dict[str, Candle | None] = {}
+        self._look_at(self._series)
         if self._upcoming() is None:
             raise NeedsOperator(
                 f"The market {', '.join(self._series)} has no bar from {from_ms(self.begins_at):%Y-%m-%d %H:%M} on"
@@ -88,6 +91,7 @@ class Tape:
     @position.setter
     def position(self, position: dict[str, int]) -> None:
         self._next = dict(position)
+        self._look_at(self._series)
 
     @property
     def position_after(self) -> dict[str, int]:
@@ -109,12 +113,11 @@ class Tape:
 
     def last(self, symbol: str) -> Candle | None:
         """The last bar that closed, or None before the first."""
-        index = self._next[symbol] - 1
-        return self._series[symbol].candle(index) if index >= 0 else None
+        return self._last[symbol]
 
     def open_bar(self, symbol: str) -> Candle | None:
         """The bar that is now open, of which only its open is known outside; None after the market's end."""
-        return self._series[symbol].candle(self._next[symbol])
+        return self._open[symbol]
 
     def upcoming(self) -> list[Told]:
         """The bars that the next step closes, empty at the end."""
@@ -127,6 +130,7 @@ class Tape:
         closed = self.upcoming()
         for symbol, _ in closed:
             self._next[symbol] += 1
+        self._look_at(symbol for symbol, _ in closed)
         return closed
 
     def between(self, symbol: str, first: int | None, last: int | None, limit: int) -> list[Candle]:
@@ -136,6 +140,13 @@ class Tape:
         start = max(0, stop - limit) if first is None else series.index_at(first)
         bars = (series.candle(index) for index in range(start, min(stop, start + limit)))
         return [bar for bar in bars if bar is not None]
+
+    def _look_at(self, symbols: Iterable[str]) -> None:
+        """Have the bars on both sides of the present at hand: they are asked for many times a step."""
+        for symbol in symbols:
+            series, index = self._series[symbol], self._next[symbol]
+            self._last[symbol] = series.candle(index - 1) if index > 0 else None
+            self._open[symbol] = series.candle(index)
 
     def _upcoming(self) -> int | None:
         """When the bars of the next step opened."""

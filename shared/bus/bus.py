@@ -73,6 +73,10 @@ class Bus(Protocol):
         """Returns never; raises what ended a consumption or the connection for good. The service watches it."""
         ...
 
+    async def stop_delivery(self, timeout_s: float) -> None:
+        """Let the batches that are under way finish, for at most this long, and deliver no more."""
+        ...
+
     async def close(self) -> None:
-        """Stop delivering, let what is under way finish, and leave."""
+        """Leave."""
         ...

@@ -42,6 +42,7 @@ class MemoryBus:
         self._ears: list[_Ear] = []
         self._failure: asyncio.Future[None] | None = None
         self._is_closed = False
+        self._is_stopping = False
 
     @property
     def is_connected(self) -> bool:
@@ -73,7 +74,7 @@ class MemoryBus:
     ) -> None:
         messages, at = self.server.streams[stream], 0
         try:
-            while True:
+            while not self._is_stopping:
                 more.clear()
                 batch: list[Delivery] = []
                 while at < len(messages) and len(batch) < BATCH:
@@ -116,6 +117,13 @@ class MemoryBus:
 
     async def failed(self) -> None:
         await asyncio.shield(self._failed())
+
+    async def stop_delivery(self, timeout_s: float) -> None:
+        self._is_stopping = True
+        for event in self.server.more:
+            event.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def close(self) -> None:
         self._is_closed = True

@@ -244,6 +244,9 @@ class NatsBus:
     async def failed(self) -> None:
         await asyncio.shield(self._failure)
 
+    async def stop_delivery(self, timeout_s: float) -> None:
+        await asyncio.gather(*(pull.finish(timeout_s) for pull in self._pulls))
+
     async def close(self) -> None:
         self._closing = True
         for pull in self._pulls:
@@ -272,6 +275,7 @@ class _Pull:
         self._queue: list[Msg] = []
         self._wake = asyncio.Event()
         self._anew = True
+        self._finishing = False
         self._inbox = ""  # a new one each time we begin: what the old one still carries is not ours any more
         self._asked = 0
         self._left = 0
@@ -287,13 +291,20 @@ class _Pull:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def finish(self, timeout_s: float) -> None:
+        """Let the batch that is under way be taken, and deliver no more."""
+        self._finishing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=timeout_s)
+
     def begin_anew(self) -> None:
         """Delivery starts over from what was taken last."""
         self._anew = True
         self._wake.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._finishing:
             if self._anew:
                 await self._begin()
                 continue
@@ -312,7 +323,7 @@ class _Pull:
             if self._client.is_connected:  # else the reconnect begins anew
                 self._anew = True
             return []
-        if self._anew:
+        if self._anew or self._finishing:
             return []
         batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
         if not self._queue:

@@ -44,7 +44,7 @@ def import_binance() -> type[Any]:
         return _full_import()
     try:
         return _short_import(found.submodule_search_locations[0])
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, KeyError) as error:
         log.warning("ccxt.full_import", reason=str(error))
         for name in [name for name in sys.modules if name.partition(".")[0] == "ccxt"]:
             del sys.modules[name]

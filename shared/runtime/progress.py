@@ -20,7 +20,10 @@ from shared.contracts.subjects import PROGRESS
 from shared.contracts.times import to_ms
 from shared.contracts.wire import open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
+from shared.runtime.listening import Effects
+from shared.runtime.store import Store
 
+FACT = "progress."  # names of the facts that keep it
 REMEMBERED = 256  # ids in `booked` and `told`
 
 
@@ -49,6 +52,17 @@ class ProgressKeeper:
         self._venue = venue
         self._at[f"{symbol}.{timeframe}"] = to_ms(opened_at)
         self._changed.set()
+
+    def reaches(self, effects: Effects, venue: str, symbol: str, timeframe: str, opened_at: datetime) -> None:
+        """`reached` with these effects' commit, and kept by it: a start knows how far we had come."""
+        effects.keep_fact(f"{FACT}{venue}.{symbol}.{timeframe}", str(to_ms(opened_at)).encode())
+        effects.afterwards(lambda: self.reached(venue, symbol, timeframe, opened_at))
+
+    async def recover(self, store: Store) -> None:
+        """Read back how far we had come."""
+        for name, value in await store.rows("select name, value from facts where name glob ?", f"{FACT}*"):
+            self._venue, symbol, timeframe = name.removeprefix(FACT).split(".")
+            self._at[f"{symbol}.{timeframe}"] = int(value)
 
     def booked(self, *ids: str) -> None:
         """These messages or trades were taken in."""

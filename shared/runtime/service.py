@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Settings)
 
 EXIT_NEEDS_OPERATOR = 78  # EX_CONFIG: starting again would not help
-STOP_DRAIN_S = 1.5
+STOP_DELIVERY_S = 1.5  # the batch that is under way, its orders included
+STOP_DRAIN_S = 1.0
 
 
 def code_version() -> str:
@@ -129,6 +130,7 @@ class Host(Generic[S]):
     async def start(self, serve: Callable[[Host[S]], Awaitable[None]]) -> None:
         """Read back what was kept, serve, and begin to speak."""
         await self.listener.recover()
+        await self.progress.recover(self.store)
         await serve(self)
         self.spawn(self.listener.pump(), "outbox")
         self.spawn(self.progress.say_for_ever(), "progress")
@@ -170,6 +172,7 @@ class Host(Generic[S]):
 
     async def stop(self) -> None:
         """Let what is under way finish, tell the outbox, and close."""
+        await self.bus.stop_delivery(STOP_DELIVERY_S)
         for close in reversed(self.closers):
             await close()
         if self.bus.is_connected:

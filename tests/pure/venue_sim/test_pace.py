@@ -40,14 +40,24 @@ def test_a_service_that_holds_its_progress_says_why() -> None:
 def test_what_was_told_must_be_booked_by_those_who_hear_it() -> None:
     lockstep = LockStep(["engine", "governor", "ml_service"])
     promoted = "ModelPromoted:sim.BTC-USDT.1m.v2"  # heard by engine and ml_service, said by the governor
+    for service in ("governor", "engine", "ml_service"):
+        lockstep.hear(progress(service))
     lockstep.hear(progress("governor", told=(promoted,)))
-    lockstep.hear(progress("engine"))
     lockstep.hear(progress("ml_service", booked=(promoted,)))
     assert lockstep.waiting_for(LAST) == [f"engine (has not booked {promoted})"]
     lockstep.hear(progress("engine", booked=(promoted,)))
     assert lockstep.waiting_for(LAST) == []
     lockstep.hear(progress("engine", booked=("ModelPromoted:newer",)))  # an old one may leave the list of the last 256
     assert lockstep.waiting_for(LAST) == []
+
+
+def test_what_was_told_before_the_venue_started_is_not_waited_for() -> None:
+    lockstep = LockStep(["engine", "governor"])
+    lockstep.hear(progress("engine"))
+    lockstep.hear(progress("governor", told=("ModelPromoted:long-ago",)))  # booked, and no longer in the last 256
+    assert lockstep.waiting_for(LAST) == []
+    lockstep.hear(progress("governor", told=("ModelPromoted:long-ago", "ModelPromoted:now")))
+    assert lockstep.waiting_for(LAST) == ["engine (has not booked ModelPromoted:now)"]
 
 
 def test_fills_of_resting_orders_are_booked_before_the_candle_is_told() -> None:
