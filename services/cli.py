@@ -93,7 +93,7 @@ def run(service: Annotated[str, typer.Argument(help="ingester, engine, ...")]) -
     except NeedsOperator as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_NEEDS_OPERATOR) from None
-    raise typer.Exit(run_service(known, settings))
+    run_service(known, settings)
 
 
 def _service(name: str) -> Any:

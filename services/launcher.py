@@ -46,7 +46,8 @@ STOP_STAGES = (  # who orders first, then who decides, then who answers them
     ("venue_sim", "ops_api"),
 )
 LOCKSTEP = ("engine", "ml_service", "param_controller", "backtest_suite")
-PATIENCE_S = 3.0  # between SIGTERM and SIGKILL
+PATIENCE_S = 3.0  # between the first SIGTERM and SIGKILL
+LEFT_FOR_LATER_S = 0.6  # of it, for each later stage
 BACKOFF_S = (0.25, 10.0)
 LONG_LIFE_S = 30.0  # after which the backoff begins anew
 SOURCE = Path(__file__).resolve().parent.parent  # where `services` is found, installed or not
@@ -266,13 +267,13 @@ class Launcher:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE_S
         hurry = asyncio.ensure_future(self._kill_at_once.wait())
-        for stage in STOP_STAGES:
+        for later, stage in zip(range(len(STOP_STAGES) - 1, -1, -1), STOP_STAGES, strict=True):
             alive = [c for name in stage if (c := self.children.get(name)) and _is_alive(c)]
             for child in alive:
                 _signal(child, signal.SIGTERM)
             if alive:
                 ends = asyncio.gather(*(child.process.wait() for child in alive if child.process))
-                patience = max(0.0, deadline - loop.time())
+                patience = max(0.0, deadline - later * LEFT_FOR_LATER_S - loop.time())
                 await asyncio.wait({ends, hurry}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         for child in self.children.values():

@@ -82,9 +82,9 @@ class MlService:
         self._book(effects)
 
     async def on_stage(self, change: StageChanged, effects: Effects) -> None:
-        """A refusal ends the waiting here; a promotion does so where it is applied."""
-        if change.kind == "model" and change.after == "refused":
-            self.trainings.on_verdict(change.subject_id, "refused", effects)
+        """A refusal ends the waiting here, as does a word on what was judged before; a promotion where it is applied."""
+        if change.kind == "model" and (change.after == "refused" or change.before == change.after):
+            self.trainings.on_verdict(change.subject_id, change.after, effects)
         self._book(effects)
 
     async def on_evidence_ordered(self, job: EvidenceOrdered, effects: Effects) -> None:

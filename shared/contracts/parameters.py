@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from datetime import datetime
 
@@ -68,5 +69,6 @@ class ParamOutcome(Message, frozen=True, kw_only=True):
 
 
 def decision_id(venue: str, strategy: str, symbol: str, timeframe: str, decided_on: datetime) -> str:
-    """The deterministic id of the decision that a sleeve made on one bar."""
-    return f"{venue}-{strategy}-{symbol}-{timeframe}-{to_ms(decided_on)}"[:64]
+    """The deterministic id of the decision that a sleeve made on one bar: a hash, so that it fits any names."""
+    said = f"{venue}.{strategy}.{symbol}.{timeframe}.{to_ms(decided_on)}"
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 import structlog
 
@@ -186,8 +186,18 @@ class Host(Generic[S]):
         await self.store.close()
 
 
-def run(service: Service[Any], settings: Settings) -> int:
-    """Run a service in this process until it is told to stop. Returns the exit code."""
+def run(service: Service[Any], settings: Settings) -> NoReturn:
+    """Run a service in this process until it is told to stop, and end the process.
+
+    Everything that counts is committed by then. A thread that still computes is not waited for: what it was asked is
+    asked again at the next start.
+    """
+    code = _run(service, settings)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _run(service: Service[Any], settings: Settings) -> int:
     set_up_logs(service.name, settings.log_format, settings.log_level)
     log: Any = structlog.get_logger(service.name)
     try:
@@ -197,8 +207,7 @@ def run(service: Service[Any], settings: Settings) -> int:
     except ImportError:
         runner = asyncio.Runner()
     try:
-        with runner:
-            runner.run(_live(service, settings))
+        runner.run(_live(service, settings))
     except NeedsOperator as error:
         log.error("needs_operator", error=str(error))
         return EXIT_NEEDS_OPERATOR
