@@ -21,7 +21,10 @@ BOOKKEEPER = "engine"  # it alone has orders at the venue
 class LockStep:
     """What the named services have said of themselves, and whom that leaves to wait for."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], *, goes_on: bool = False) -> None:
+        """`goes_on`: the market was played before. Then what a service had told when it is first heard is settled:
+        those who booked it may have it no longer among their last 256."""
+        self._goes_on = goes_on
         self.services = tuple(services)
         self._last: dict[str, Progress] = {}
         self._tellers: set[str] = set()
@@ -34,7 +37,7 @@ class LockStep:
         name = progress.service
         new = [told for told in progress.told if told not in self._told]
         _remember(self._told, new)
-        if name in self._tellers:  # what it had told before we first heard it may have left the others' last 256
+        if name in self._tellers or not self._goes_on:
             for told in new:
                 for hearer in HEARERS.get(told.partition(":")[0], frozenset()) & self._owed.keys():
                     if told not in self._booked[hearer]:

@@ -37,7 +37,7 @@ async def serve(host: Host[VenueSettings]) -> None:
     is_fast = settings.speed == "max"
     conductor = Conductor(
         venue,
-        LockStep(settings.lockstep if is_fast else ()),
+        LockStep(settings.lockstep if is_fast else (), goes_on=tape.has_begun),
         None if settings.speed == "max" else settings.speed,
         host.clock,
         host.health,

@@ -77,10 +77,10 @@ class Tape:
     def now(self) -> int:
         """Market time, ms: the close of the last bar told; before the first step, where the market begins."""
         closes = [last.opened_at + self.length for last in map(self.last, self._series) if last is not None]
-        return max([*closes, self.begins_at]) if self.steps_taken else self.begins_at
+        return max([*closes, self.begins_at]) if self.has_begun else self.begins_at
 
     @property
-    def steps_taken(self) -> bool:
+    def has_begun(self) -> bool:
         return self._next != self._begun_at
 
     @property
