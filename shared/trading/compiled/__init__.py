@@ -1,0 +1,249 @@
+"""Backtests: the loop of `loop.py` compiled, over one parameter set, a grid of them, or given targets.
+
+The only room that imports numba. What does not compile still runs, interpreted, and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, cast
+
+import numpy as np
+
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.governance import Costs, Figures
+from shared.contracts.instruments import Instrument
+from shared.trading import ledger
+from shared.trading.columns import Columns, Floats, Integers
+from shared.trading.compiled.loops import UNKNOWN_COLUMN, Failure, compiled_loop, failure, follow_loop
+from shared.trading.fills import REFUSALS, Sleeve
+from shared.trading.performance import Stats, figures, periods_per_year
+from shared.trading.scales import Scale
+from shared.trading.strategy import Strategy
+
+__all__ = ["Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a run trades."""
+
+    instrument: Instrument
+    timeframe: str
+    costs: Costs
+    cash: Decimal  # quote currency
+    max_quantity: Decimal | None = None  # base units that may be held
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one parameter set."""
+
+    params: Any
+    figures: Figures
+    sleeve: Sleeve  # as it stood after the last bar
+    stats: Stats
+    curve: Integers | None  # equity at each close, ledger units (n,)
+    fills: Integers | None  # (k, 4): bar, lots, ticks, fee in ledger units
+
+
+def scan(
+    strategy: Strategy,
+    bars: Columns,
+    params: Mapping[str, object] | tuple[Any, ...],
+    terms: Terms,
+    *,
+    trade_from: int = 0,
+    regimes: Sequence[Floats] | None = None,
+    with_curve: bool = False,
+    with_fills: bool = False,
+) -> Run:
+    """Run one parameter set over all bars; orders are made from bar `trade_from` on, and figures count from there.
+
+    `regimes` are the columns bull, bear, chop, each of shape (n,). Raises Failure when the strategy raises or says
+    something impossible, and BadParams for parameters outside its bounds.
+    """
+    checked = strategy.params(_named(params))
+    job = _Job(bars, terms, trade_from, regimes)
+    return job.run(strategy, checked, with_curve, with_fills)
+
+
+def grid(
+    strategy: Strategy,
+    bars: Columns,
+    table: Iterable[Mapping[str, object] | tuple[Any, ...]],
+    terms: Terms,
+    *,
+    trade_from: int = 0,
+    regimes: Sequence[Floats] | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Run | Failure]:
+    """Run every parameter set of the table, in its order, in threads: the compiled loop holds no lock.
+
+    A set that fails is told as a Failure in its place, and the others go on. `on_progress` hears how many are done.
+    """
+    job = _Job(bars, terms, trade_from, regimes)
+
+    def one(params: Mapping[str, object] | tuple[Any, ...]) -> Run | Failure:
+        try:
+            return job.run(strategy, strategy.params(_named(params)))
+        except Failure as failure:
+            return failure
+
+    done: list[Run | Failure] = []
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for result in pool.map(one, table):
+            done.append(result)
+            if on_progress:
+                on_progress(len(done))
+    return done
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What to hold from each bar on, decided elsewhere: `values.Target` as columns of shape (n,)."""
+
+    exposure: Floats
+    stop: Floats
+    take_profit: Floats
+    trail: Floats
+    max_bars: Integers
+
+    @classmethod
+    def of(
+        cls, exposure: Any, stop: Any = math.nan, take_profit: Any = math.nan, trail: Any = math.nan, max_bars: Any = 0
+    ) -> Targets:
+        """Targets from whatever numpy takes; a single number holds for all bars."""
+        size = np.shape(exposure)
+
+        def column(of: Any, kind: Any) -> Any:
+            return np.array(np.broadcast_to(of, size), kind)
+
+        floats = np.float64
+        return cls(
+            column(exposure, floats),
+            column(stop, floats),
+            column(take_profit, floats),
+            column(trail, floats),
+            column(max_bars, np.int64),
+        )
+
+    def all(self) -> tuple[Floats, Floats, Floats, Floats, Integers]:
+        return self.exposure, self.stop, self.take_profit, self.trail, self.max_bars
+
+
+def execute(
+    targets: Targets,
+    bars: Columns,
+    terms: Terms,
+    *,
+    trade_from: int = 0,
+    with_curve: bool = False,
+    with_fills: bool = False,
+) -> Run:
+    """Trade given targets: the functions that execute a strategy's own, so the same targets earn the same bits."""
+    if len(targets.exposure) != len(bars):
+        raise NeedsOperator(f"There must be one target for each of the {len(bars)} bars, were {len(targets.exposure)}.")
+    return _Job(bars, terms, trade_from).follow(targets, with_curve, with_fills)
+
+
+class _Job:
+    """What all runs over the same bars share."""
+
+    def __init__(
+        self,
+        bars: Columns,
+        terms: Terms,
+        trade_from: int,
+        regimes: Sequence[Floats] | None = None,
+    ) -> None:
+        if len(bars) == 0:
+            raise NeedsOperator("A backtest needs at least one bar, there were none.")
+        scale = Scale.of(terms.instrument)
+        self.bars = bars
+        self.scale = scale
+        self.rules = scale.rules(terms.instrument, terms.costs, top=bars.top, max_quantity=terms.max_quantity)
+        self.cash = scale.units(terms.cash)
+        if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
+            raise NeedsOperator(f"A sleeve's cash must be above 0 and countable, was {terms.cash}.")
+        self.trade_from = trade_from
+        self.regimes = [np.ascontiguousarray(c, np.float64) for c in regimes or [UNKNOWN_COLUMN] * 3]
+        if regimes is not None and {len(column) for column in self.regimes} != {len(bars)}:
+            raise NeedsOperator(f"Regimes must have one value for each of the {len(bars)} bars.")
+        self.periods = periods_per_year(terms.timeframe, terms.instrument.calendar)
+
+    def run(self, strategy: Strategy, params: Any, with_curve: bool = False, with_fills: bool = False) -> Run:
+        written = np.zeros(4 * len(self.bars) if with_curve or with_fills else 0, np.int64)
+        trade_from = max(self.trade_from, strategy.warmup(params) - 1)
+        run = compiled_loop(strategy)
+        try:
+            result = run(
+                (*self.bars.all(), *self.regimes),
+                params,
+                strategy.start(params),
+                self.rules,
+                self.cash,
+                trade_from,
+                written,
+            )
+        except Exception as error:  # noqa: BLE001 - the author's, told as the cause of a Failure
+            raised = failure(strategy, self.bars, params, self.regimes)
+            raise raised from raised.__cause__ or error
+        return self._told(f"{strategy.name} {params}", params, result, trade_from, written, with_curve, with_fills)
+
+    def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
+        written = np.zeros(4 * len(self.bars) if with_curve or with_fills else 0, np.int64)
+        prices = self.bars.all()[1:5]
+        result = follow_loop()(*prices, *targets.all(), self.rules, self.cash, self.trade_from, written)
+        return self._told("Targets", None, result, self.trade_from, written, with_curve, with_fills)
+
+    def _told(
+        self,
+        who: str,
+        params: Any,
+        result: Any,
+        trade_from: int,
+        written: Integers,
+        with_curve: bool,
+        with_fills: bool,
+    ) -> Run:
+        sleeve, stats, count = map(_as_python, result)
+        if sleeve.refused:
+            raise Failure(f"{who}: {REFUSALS[sleeve.refused]}.")
+        earned = figures(
+            stats,
+            bars=max(len(self.bars) - trade_from, 0),
+            start=self.cash,
+            fees=float(self.scale.amount(sleeve.book.fees)),
+            periods_per_year=self.periods,
+        )
+        noted = written[:count].reshape(-1, 4)
+        curve = self._curve(noted) if with_curve else None
+        return Run(params, earned, sleeve, stats, curve, noted if with_fills else None)
+
+    def _curve(self, noted: Integers) -> Integers:
+        """The equity at each close (n,), in ledger units, from the fills: the same integers as the book's."""
+        bar, lots, ticks, fee = noted.T
+        cash, held = np.zeros((2, len(self.bars)), np.int64)
+        cash[0] = self.cash
+        np.add.at(cash, bar, -(lots * ticks * self.rules.unit + fee))
+        np.add.at(held, bar, lots)
+        marks = (self.bars.close * self.rules.ticks + 0.5).astype(np.int64)
+        return np.cumsum(cash) + np.cumsum(held) * marks * self.rules.unit
+
+
+def _as_python(value: Any) -> Any:
+    """Numbers as Python has them, so that a compiled result equals an interpreted one in kind as well."""
+    if hasattr(value, "_fields"):
+        return type(value)(*map(_as_python, value))
+    return cast(Any, value).item() if isinstance(value, np.generic) else value
+
+
+def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:
+    return params if isinstance(params, Mapping) else cast(Any, params)._asdict()

@@ -1,0 +1,85 @@
+"""Where compiled kernels are kept, and under which key: a fingerprint of all code that is inside them.
+
+numba's own key is the time stamp of one file, so an edit in an indicator would leave the old strategy in place. Only
+kernels and our loops are kept here; numba's locators follow for everybody else.
+"""
+
+# pyright: standard, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportIncompatibleMethodOverride=false
+# This is numba's inner API: intrinsics are called with one argument less than they are written with, and attributes
+# are set on its modules from the environment.
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import caching
+
+from shared.trading.compiled import lending
+from shared.trading.kernel import KERNELS, fingerprint
+
+LOOPS: dict[Any, str] = {}  # what `compiled` builds around kernels -> the module whose classes it names
+
+
+class KernelLocator(caching._CacheLocator):
+    """Tells numba where an entry lies and when it is stale: when its fingerprint is another."""
+
+    def __init__(self, function: Any) -> None:
+        self.key = entry_key(function)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> KernelLocator | None:
+        return cls(py_func) if py_func in KERNELS or py_func in LOOPS else None
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return self.key
+
+    def get_disambiguator(self) -> str:
+        return self.key[:16]
+
+    def ensure_cache_path(self) -> None:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+
+
+def entry_key(function: Any) -> str:
+    """The fingerprint of a compiled function: its code, what compiles it, and how rings are lent to it."""
+    return fingerprint(function, LOOPS.get(function, ""), _toolchain())
+
+
+@functools.cache
+def _toolchain() -> tuple[str, ...]:
+    return numba.__version__, np.__version__, inspect.getsource(lending)
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """`TRIMTAB_CACHE`, else the user's cache folder; a temporary one, said once, where it cannot be written."""
+    named = os.environ.get("TRIMTAB_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = (Path(named) if named else home) / "trimtab" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        folder = Path(tempfile.mkdtemp(prefix="trimtab-kernels-"))
+        warnings.warn(
+            f"Compiled strategies are not kept ({error}); set TRIMTAB_CACHE to a folder of yours.", stacklevel=2
+        )
+    return folder
+
+
+def install() -> None:
+    """Put our locator before numba's own. Not by its setting, which is read anew whenever a variable of numba changes."""
+    if KernelLocator not in caching.CacheImpl._locator_classes:
+        caching.CacheImpl._locator_classes.insert(0, KernelLocator)

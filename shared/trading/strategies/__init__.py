@@ -1,0 +1,69 @@
+"""The strategies: those we bring, and those in the user's folder `TRIMTAB_STRATEGIES`. One file each."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.contracts.errors import NeedsOperator
+from shared.trading.strategies import momentum, trend_follow
+from shared.trading.strategy import Strategy
+
+BUILT_IN: dict[str, Strategy] = {made.name: made for made in (momentum.STRATEGY, trend_follow.STRATEGY)}
+
+
+def all_strategies() -> dict[str, Strategy]:
+    """Ours and those of the folder `TRIMTAB_STRATEGIES` (by default `./strategies`)."""
+    return load_strategies(Path(os.environ.get("TRIMTAB_STRATEGIES", "strategies")))
+
+
+def load_strategies(folder: Path | None = None) -> dict[str, Strategy]:
+    """All strategies by name: ours, and each `*.py` of the folder (none when it does not exist).
+
+    A file that does not load, has no STRATEGY, or takes a name that is taken raises NeedsOperator with its path: a
+    strategy that silently is not there would be worse.
+    """
+    found = dict(BUILT_IN)
+    for file in sorted(folder.glob("*.py")) if folder is not None and folder.is_dir() else ():
+        if file.name.startswith("_"):
+            continue
+        made = load_strategy(file)
+        if made.name in found:
+            raise NeedsOperator(f"{file}: the name {made.name!r} is taken; give this strategy another.")
+        found[made.name] = made
+    return found
+
+
+def load_strategy(file: Path) -> Strategy:
+    """The STRATEGY of one file. Its module is named by its path, so that two files of one name do not meet."""
+    path = file.resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise NeedsOperator(f"{file} must be a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # numba finds tuple classes by their module's name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise NeedsOperator(f"{file} does not load: {type(error).__name__}: {error}") from error
+    made = getattr(module, "STRATEGY", None)
+    if not isinstance(made, Strategy):
+        raise NeedsOperator(f"{file} must end with `STRATEGY = strategy(...)`; see docs/strategies.md.")
+    return made
+
+
+def find_strategy(name: str, among: Mapping[str, Strategy] = BUILT_IN) -> Strategy:
+    """The strategy of this name, or NeedsOperator with the nearest right one."""
+    if name in among:
+        return among[name]
+    near: list[Any] = difflib.get_close_matches(name, among, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise NeedsOperator(f"A strategy must be one of {', '.join(sorted(among))}, was {name!r}.{meant}")

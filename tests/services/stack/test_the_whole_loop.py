@@ -1,0 +1,135 @@
+"""The whole stack, as a person starts it: real processes, a real NATS, real ccxt on the simulated venue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.services.launcher.test_launcher import ROOT, free_port_base
+
+PROMISED = {
+    "bars_closed", "bars_decided", "bars_missed", "bars_doubled", "gaps", "regimes", "models_promoted",
+    "models_refused", "presets_promoted", "presets_refused", "decisions", "orders", "fills", "trades_closed",
+    "halts", "stats", "equity_start", "equity_end", "wall_s",
+}  # fmt: skip
+
+
+def begin(folder: Path, base: int, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "up", "--data-dir", str(folder), "--port-base", str(base), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def played(folder: Path, *options: str) -> dict[str, Any]:
+    """Play a market to its end; the JSON object on the last line."""
+    process = begin(folder, free_port_base(), "--speed", "max", "--until-end", "--json", *options)
+    try:
+        out, errors = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+    assert process.returncode == 0, errors
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return told
+
+
+def rows(folder: Path, service: str, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(f"file:{folder / service}.sqlite?mode=ro", uri=True) as db:
+        return db.execute(query).fetchall()
+
+
+def decisions(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """What was decided, in its order: which presets were chosen, and what was ordered."""
+    return {
+        "chosen": rows(folder, "param_controller", "select message_id from outbox where message_id like 'ParamDecision:%' order by message_id"),
+        "admitted": rows(folder, "governor", "select message_id from outbox where subject like 'preset.%' order by message_id"),
+        "said": rows(folder, "engine", "select message_id from outbox where subject not like 'portfolio.%' and subject not like 'alert.%' order by message_id"),
+    }  # fmt: skip
+
+
+@pytest.mark.timeout(400)
+def test_the_simulated_market_is_played_to_its_end_and_the_same_seed_gives_the_same_decisions(tmp_path: Path) -> None:
+    first, second = (played(tmp_path / name, "--bars", "150") for name in ("first", "second"))
+
+    assert first.keys() >= PROMISED
+    assert first["bars_closed"] == first["bars_decided"] == 3 * 150
+    assert first["bars_missed"] == first["bars_doubled"] == first["gaps"] == 0
+    assert first["models_promoted"] > 0
+    assert first["presets_promoted"] > 0
+    assert first["decisions"] > 0
+    assert first["fills"] > 0
+    assert first["unknown_paths"] == {}
+    assert {k: v for k, v in first.items() if k != "wall_s"} == {k: v for k, v in second.items() if k != "wall_s"}
+    assert decisions(tmp_path / "first") == decisions(tmp_path / "second")
+
+
+@pytest.mark.timeout(300)
+def test_recorded_bars_are_played_with_their_outages_as_gaps_and_every_refusal_names_its_rule(
+    tmp_path: Path, test_data: Path
+) -> None:
+    told = played(
+        tmp_path / "data",
+        "--market",
+        str(test_data / "crypto/spot_1h/BTCUSDT_1h.parquet"),
+        "--from",
+        "2021-04-22",
+        "--to",
+        "2021-05-05",
+    )
+
+    hours = 13 * 24
+    assert told["gaps"] == 3  # behind 2021-04-25 04:00, by the manifest of the data
+    assert told["bars_closed"] == told["bars_decided"] == hours - told["gaps"]
+    assert told["bars_missed"] == told["bars_doubled"] == 0
+    assert told["presets_promoted"] + told["presets_refused"] > 0
+    refusals = rows(tmp_path / "data", "governor", "select count(*) from outbox where subject like 'preset.refused.%'")
+    assert refusals == [(told["presets_refused"],)]
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_and_up_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder, base = tmp_path / "data", free_port_base()
+    reached = 0
+    for _ in range(2):
+        process = begin(folder, base, "--speed", "20")
+        try:
+            seen = until_bars(base, reached + 60)
+        finally:
+            began = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=15)
+        assert time.monotonic() - began < 5.0
+        assert process.returncode == 0
+        assert seen["bars_doubled"] == seen["bars_missed"] == 0
+        assert seen["bars_decided"] >= reached + 60
+        reached = seen["bars_decided"]
+
+
+def until_bars(base: int, bars: int) -> dict[str, Any]:
+    """The engine's status once it has decided on so many bars."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            status: dict[str, Any] = httpx.get(f"http://127.0.0.1:{base + 3}/status", timeout=5).json()
+        except httpx.HTTPError:
+            status = {"bars_decided": -1}
+        if status.get("bars_decided", -1) >= bars:  # not there before the service is ready
+            return status
+        time.sleep(0.1)  # another program, asked over HTTP as a person would
+    raise AssertionError(f"the engine had not decided on {bars} bars after 90 s")
