@@ -1,0 +1,87 @@
+"""Closed bars as the ingester hands them out over HTTP, and the terms on which they are traded here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import datetime
+from decimal import Decimal
+
+import httpx
+import numpy as np
+
+from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.governance import Costs, Span
+from shared.contracts.instruments import Instrument, split_symbol
+from shared.contracts.times import from_ms
+from shared.trading.columns import Columns
+from shared.trading.compiled import Terms
+
+TIMEOUT_S = 10.0
+NAMES = ("timestamp", "open", "high", "low", "close", "volume")
+CASH = Decimal(10_000)  # quote currency; figures are fractions of it
+TICKS_IN_A_PRICE = 6  # a tick is about a millionth of the price: finer than any venue's, so that it decides nothing
+
+
+class Ingester:
+    """Asks the ingester for bars."""
+
+    def __init__(self, address: str) -> None:
+        self._client = httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S)
+
+    async def columns(self, symbol: str, timeframe: str, first: datetime, last: datetime) -> Columns:
+        """The bars that opened in [first, last]. Raises TryAgain when it does not answer, BadMessage on nonsense."""
+        asked = {"symbol": symbol, "timeframe": timeframe, "first": first.isoformat(), "last": last.isoformat()}
+        try:
+            answer = await self._client.get("/bars", params=asked)
+        except httpx.HTTPError as error:
+            raise TryAgain(f"The ingester at {self._client.base_url} does not answer: {error!r}.") from error
+        if answer.status_code >= 500:
+            raise TryAgain(f"The ingester answers {answer.status_code} for {asked}.")
+        if answer.status_code != 200:
+            raise BadMessage(f"The ingester answers {answer.status_code} for {asked}: {answer.text[:300]}")
+        return await asyncio.to_thread(parse_columns, answer.content)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def parse_columns(body: bytes) -> Columns:
+    """The columns of an Arrow file. Raises BadMessage unless they are closed bars in order."""
+    import pyarrow as pa  # heavy, and needed only when there is something to run
+    import pyarrow.feather
+
+    try:
+        table = pyarrow.feather.read_table(pa.BufferReader(body), columns=list(NAMES))
+        times = table["timestamp"].cast(pa.int64()).to_numpy()
+        prices = [table[name].cast(pa.float64()).to_numpy() for name in NAMES[1:]]
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise BadMessage(f"Expected bars as an Arrow file with the columns {', '.join(NAMES)}: {error}") from error
+    return Columns.of(times, *prices)
+
+
+def span_of(bars: Columns) -> Span:
+    """What these bars are. Raises BadMessage when there are none."""
+    if not len(bars):
+        raise BadMessage("Expected at least one bar, there is none.")
+    return Span(
+        first=from_ms(int(bars.opened_at_ms[0])),
+        last=from_ms(int(bars.opened_at_ms[-1])),
+        bars=len(bars),
+        data_sha256=bars.sha256(),
+    )
+
+
+def terms_for(symbol: str, timeframe: str, bars: Columns, costs: Costs) -> Terms:
+    """Terms whose tick and lot are too fine to matter: the venue's own rules are the engine's to keep."""
+    base, quote = split_symbol(symbol)
+    digits = math.floor(math.log10(float(np.median(bars.close))))
+    instrument = Instrument(
+        symbol=symbol,
+        base=base,
+        quote=quote,
+        kind="perpetual" if symbol.endswith("-PERP") else "spot",
+        tick=Decimal(1).scaleb(digits - TICKS_IN_A_PRICE),
+        lot=Decimal(1).scaleb(-digits - 2),  # about a hundredth of a unit of quote currency
+    )
+    return Terms(instrument, timeframe, costs, CASH)

@@ -1,0 +1,108 @@
+"""One search: draw parameter sets, run them on a training span, run the best on the span after it. Pure.
+
+|<------ training ------>|<-- test -->|<-- holdout -->|
+  every set is run here    the best     nobody looks: the governor's
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.backtest_suite.bars import span_of, terms_for
+from shared.contracts.errors import BadMessage
+from shared.contracts.governance import Costs, Figures, Span
+from shared.trading.columns import Columns
+from shared.trading.compiled import Run, grid, scan
+from shared.trading.strategy import Field, Strategy
+
+DRAWS_A_SET = 50  # tries at a set that keeps the strategy's rule, before fewer sets are taken
+DIGITS = 3  # of a drawn number: 2.37 says as much as 2.3684210526
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one search goes about it."""
+
+    train_share: float
+    test_share: float
+    sets: int
+    best: int
+    least_trades: int
+    seed: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A parameter set that did best in training, and how it did after that."""
+
+    params: dict[str, int | float | bool]
+    train: Span
+    train_figures: Figures
+    test: Span
+    test_figures: Figures
+    trials: int  # sets that were run on the training span
+
+
+def search(strategy: Strategy, bars: Columns, symbol: str, timeframe: str, costs: Costs, plan: Plan) -> list[Found]:
+    """The best sets by their Sharpe ratio in training, best first. None when nothing traded often enough.
+
+    The same bars, plan and code give the same answer. Raises BadMessage when the bars are too few to be split.
+    """
+    train_end = int(len(bars) * plan.train_share)
+    test_end = train_end + int(len(bars) * plan.test_share)
+    train, test = bars.part(0, train_end), bars.part(train_end, test_end)
+    if min(len(train), len(test)) < 2:
+        raise BadMessage(f"A search needs bars for training and test, there were {len(bars)}.")
+    terms = terms_for(symbol, timeframe, train, costs)
+    seed = f"{plan.seed}.{strategy.name}.{symbol}.{timeframe}.{int(bars.opened_at_ms[-1])}"
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8]))
+    table = draw(strategy, plan.sets, rng, most_warmup=len(train) // 4)
+    runs = [run for run in grid(strategy, train, table, terms, threads=plan.threads) if isinstance(run, Run)]
+    worthy = [run for run in runs if run.figures.trades >= plan.least_trades and math.isfinite(run.figures.sharpe)]
+    # `sorted` keeps the order of what is equal, so ties are broken by the draw.
+    best = sorted(worthy, key=lambda run: run.figures.sharpe, reverse=True)[: plan.best]
+    return [
+        Found(
+            params=run.params._asdict(),
+            train=span_of(train),
+            train_figures=run.figures,
+            test=span_of(test),
+            test_figures=scan(strategy, bars.part(0, test_end), run.params, terms, trade_from=train_end).figures,
+            trials=len(table),
+        )
+        for run in best
+    ]
+
+
+def draw(strategy: Strategy, sets: int, rng: np.random.Generator, *, most_warmup: int) -> list[Any]:
+    """The defaults and different sets beside them, within the bounds and the strategy's rule, as many as are found."""
+    drawn: dict[Any, None] = {}
+    defaults = strategy.params()
+    if strategy.warmup(defaults) <= most_warmup:
+        drawn[defaults] = None
+    for _ in range(sets * DRAWS_A_SET):
+        if len(drawn) >= sets:
+            break
+        made = strategy.Params(**{field.name: _value(field, rng) for field in strategy.fields})
+        if strategy.rule(made) and strategy.warmup(made) <= most_warmup:
+            drawn[made] = None
+    return list(drawn)[:sets]
+
+
+def _value(field: Field, rng: np.random.Generator) -> int | float | bool:
+    """One value within the bounds; evenly on a logarithmic scale where they are above zero, as lengths are felt."""
+    if field.kind is bool:
+        return bool(rng.random() < 0.5)
+    if field.low > 0:
+        value = math.exp(rng.uniform(math.log(field.low), math.log(field.high)))
+    else:
+        value = rng.uniform(field.low, field.high)
+    if field.kind is int:
+        return min(max(round(value), math.ceil(field.low)), math.floor(field.high))
+    return min(max(float(f"{value:.{DIGITS}g}"), field.low), field.high)

@@ -1,0 +1,94 @@
+"""Searches presets when they are due, and gives evidence on presets when the governor orders it.
+
+It proposes and reports; which preset is used is the governor's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.backtest_suite.bars import Ingester
+from services.backtest_suite.evidence import evidence, first_needed, no_evidence, strategy_of
+from services.backtest_suite.searches import TABLES, Searches
+from services.backtest_suite.settings import BacktestSettings
+from shared.contracts.errors import BadMessage
+from shared.contracts.governance import PresetPromoted, PresetRefused, StageChanged
+from shared.contracts.jobs import EvidenceOrdered
+from shared.contracts.market import BarClosed, GapFound
+from shared.contracts.subjects import (
+    BAR_CLOSED,
+    EVIDENCE_GIVEN,
+    EVIDENCE_ORDERED,
+    GAP_FOUND,
+    PRESET_PROMOTED,
+    PRESET_REFUSED,
+    STAGE_CHANGED,
+)
+from shared.runtime.listening import Effects
+from shared.runtime.service import Host, Service
+from shared.trading.strategies import find_strategy, load_strategies
+
+
+async def serve(host: Host[BacktestSettings]) -> None:
+    """Bars in, candidates out when a search is due; evidence when it is ordered."""
+    settings = host.settings
+    strategies = load_strategies(settings.strategies_folder)
+    for name in settings.strategies:
+        find_strategy(name, strategies)  # raises NeedsOperator with the nearest right name
+    ingester = Ingester(settings.address_of("ingester"))
+    host.closers.append(ingester.close)
+    searches = Searches(host, strategies, ingester)
+
+    async def on_bar(bar: BarClosed, effects: Effects) -> None:
+        searches.after_bar(bar, effects)
+        host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
+
+    async def on_gap(gap: GapFound, effects: Effects) -> None:
+        host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
+
+    async def on_evidence_ordered(order: EvidenceOrdered, effects: Effects) -> None:
+        if order.worker == "backtest_suite":
+            try:
+                strategy, params = strategy_of(order, strategies)
+                first = first_needed(order, strategy, params)
+                bars = await ingester.columns(order.symbol, order.timeframe, first, order.last)
+                trials = searches.trials(order.venue, order.strategy, order.symbol, order.timeframe)
+                given = await asyncio.to_thread(evidence, order, strategy, params, bars, trials)
+            except BadMessage as error:
+                given = no_evidence(order, str(error))
+            effects.publish(EVIDENCE_GIVEN, given)
+        book(effects)
+
+    async def on_promoted(promoted: PresetPromoted, effects: Effects) -> None:
+        searches.on_verdict(promoted.preset_id, effects)
+        book(effects)
+
+    async def on_refused(refused: PresetRefused, effects: Effects) -> None:
+        searches.on_verdict(refused.preset_id, effects)
+        book(effects)
+
+    async def on_stage(change: StageChanged, effects: Effects) -> None:
+        if change.kind == "preset" and change.after != "candidate":  # what was judged before is only said here
+            searches.on_verdict(change.subject_id, effects)
+        book(effects)
+
+    def book(effects: Effects) -> None:
+        """Say, after the commit, that the message being handled was taken in."""
+        if effects.cause is not None:
+            message_id = effects.cause.id
+            effects.afterwards(lambda: host.progress.booked(message_id))
+
+    await searches.recover(host.store)
+    await host.listen(
+        {
+            BAR_CLOSED: on_bar,
+            GAP_FOUND: on_gap,
+            PRESET_PROMOTED: on_promoted,
+            PRESET_REFUSED: on_refused,
+            STAGE_CHANGED: on_stage,
+            EVIDENCE_ORDERED: on_evidence_ordered,
+        }
+    )
+
+
+SERVICE = Service("backtest_suite", BacktestSettings, serve, TABLES)

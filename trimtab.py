@@ -1,0 +1,122 @@
+"""The face: what strategies and notebooks may import, and nothing else.
+
+    from trimtab import Bar, Regime, Target, flat, kernel, long, ring, sma, sma_step, strategy
+
+Backtests (`scan`, `grid`, `execute`) bring numba; it is imported when one of them is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shared.contracts.governance import Costs, Figures
+from shared.contracts.instruments import Instrument
+from shared.trading.checker import faults
+from shared.trading.indicators import (
+    Atr,
+    Deviation,
+    Donchian,
+    Ema,
+    Highest,
+    Rsi,
+    Sma,
+    atr,
+    atr_step,
+    deviation,
+    deviation_step,
+    donchian,
+    donchian_step,
+    ema,
+    ema_step,
+    highest,
+    highest_step,
+    is_ready,
+    rsi,
+    rsi_step,
+    sma,
+    sma_step,
+    true_range,
+    value,
+)
+from shared.trading.kernel import copy, freeze, kernel, ring, same, thaw
+from shared.trading.strategies import all_strategies, find_strategy, load_strategies, load_strategy
+from shared.trading.strategy import Strategy, strategy
+from shared.trading.trader import Trader
+from shared.trading.values import UNKNOWN, Bar, Regime, Target, flat, is_known, long, short
+
+if TYPE_CHECKING:
+    from shared.trading.columns import Columns
+    from shared.trading.compiled import Failure, Run, Targets, Terms, execute, grid, scan
+
+HEAVY = {
+    "Columns": "shared.trading.columns",
+    **dict.fromkeys(("Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"), "shared.trading.compiled"),
+}
+
+__all__ = [
+    "UNKNOWN",
+    "Atr",
+    "Bar",
+    "Columns",
+    "Costs",
+    "Deviation",
+    "Donchian",
+    "Ema",
+    "Failure",
+    "Figures",
+    "Highest",
+    "Instrument",
+    "Regime",
+    "Rsi",
+    "Run",
+    "Sma",
+    "Strategy",
+    "Target",
+    "Targets",
+    "Terms",
+    "Trader",
+    "all_strategies",
+    "atr",
+    "atr_step",
+    "copy",
+    "deviation",
+    "deviation_step",
+    "donchian",
+    "donchian_step",
+    "ema",
+    "ema_step",
+    "execute",
+    "faults",
+    "find_strategy",
+    "flat",
+    "freeze",
+    "grid",
+    "highest",
+    "highest_step",
+    "is_known",
+    "is_ready",
+    "kernel",
+    "load_strategies",
+    "load_strategy",
+    "long",
+    "ring",
+    "rsi",
+    "rsi_step",
+    "same",
+    "scan",
+    "short",
+    "sma",
+    "sma_step",
+    "strategy",
+    "thaw",
+    "true_range",
+    "value",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in HEAVY:
+        import importlib
+
+        return getattr(importlib.import_module(HEAVY[name]), name)
+    raise AttributeError(f"trimtab offers {', '.join(__all__)}; there is no {name!r}.")
