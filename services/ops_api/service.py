@@ -1,0 +1,51 @@
+"""The shell: hear everything, fold it, and serve it."""
+
+from __future__ import annotations
+
+from services.ops_api.access import Access
+from services.ops_api.commands import Commands
+from services.ops_api.live import Pulse
+from services.ops_api.now import Now
+from services.ops_api.readmodels import ReadModels
+from services.ops_api.routes import api_routes, page_routes
+from services.ops_api.settings import OpsSettings
+from services.ops_api.status import Watch
+from services.ops_api.tables import TABLES
+from shared.contracts.market import BarClosed
+from shared.contracts.subjects import BAR_CLOSED, HEALTH, PROGRESS
+from shared.runtime.listening import Effects
+from shared.runtime.service import Host, Service
+
+
+async def serve(host: Host[OpsSettings]) -> None:
+    """Fold back what was kept, listen on, and open the doors."""
+    settings = host.settings
+    now = Now(settings.account, settings.timeframe)
+    models = ReadModels(now, settings.bars_kept)
+    await models.recover(host.store)
+    watch = Watch(now, settings, host.clock)
+    pulse = Pulse(lambda: watch.status().flat())
+    commands = Commands(host)
+    models.stale, models.answered = pulse.stale, commands.answered
+
+    if host.web is not None:
+        access = Access(settings, host.store, host.clock)
+        api = api_routes(host.store, now, watch, pulse, access, commands, settings)
+        host.web.include_router(api)
+        host.web.include_router(api, prefix="/api/v1")
+        host.web.include_router(page_routes(access, settings))
+
+    handlers = models.handlers()
+    on_bar = handlers[BAR_CLOSED]
+
+    async def on_bar_reached(bar: BarClosed, effects: Effects) -> None:
+        await on_bar(bar, effects)
+        effects.afterwards(lambda: host.progress.reached(bar.venue, bar.symbol, bar.timeframe, bar.opened_at))
+
+    await host.bus.hear(HEALTH.wildcard, watch.on_health)
+    await host.bus.hear(PROGRESS.wildcard, watch.on_progress)
+    await host.listen({**handlers, BAR_CLOSED: on_bar_reached})
+    host.spawn(pulse.beat_for_ever(), "pulse")
+
+
+SERVICE = Service("ops_api", OpsSettings, serve, TABLES)
