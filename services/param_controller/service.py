@@ -26,7 +26,6 @@ from services.param_controller.settings import ParamSettings
 from services.param_controller.sleeves import Policy, key_of, series_of
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
-from shared.contracts.operations import Progress
 from shared.contracts.regime import RegimeReading
 from shared.contracts.subjects import (
     PARAM_DECISION,
@@ -41,6 +40,7 @@ from shared.contracts.subjects import (
 from shared.contracts.times import to_ms
 from shared.contracts.wire import Envelope, message_id
 from shared.runtime.listening import Effects
+from shared.runtime.progress import Heard
 from shared.runtime.service import Host, Service
 from shared.trading.strategies import find_strategy, load_strategies
 
@@ -172,7 +172,7 @@ class EngineWatch:
 
         await self._host.progress.until(holds)
 
-    def _is_silent(self, engine: Progress) -> bool:
+    def _is_silent(self, engine: Heard) -> bool:
         age = (self._host.clock.wall() - engine.said_at).total_seconds()
         return age > self._host.settings.engine_patience_s
 

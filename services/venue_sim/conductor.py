@@ -102,7 +102,7 @@ class Conductor:
             self._health.is_there(gone)
         for new in waiting - named:
             self._health.is_missing(new)
-            log.warning("lockstep.waits", service=new)
+            log.warning("lockstep.waits", whom=new)
         named.clear()
         named.update(waiting)
 

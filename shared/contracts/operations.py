@@ -14,7 +14,7 @@ class Progress(Message, frozen=True, kw_only=True):
 
     `at` holds "SYMBOL.TIMEFRAME" -> opened-at of the last bar (ms). `booked` names what else it has taken in
     (message ids of promotions and decisions, trade ids), `told` what it said that others must book before they
-    decide on this bar. Both hold the last 256, oldest first. Said on core NATS after each batch and each second.
+    decide on this bar, oldest first: each second the last 256, in between what is new since. Core NATS.
     """
 
     service: str

@@ -221,7 +221,7 @@ class Listener:
                 reason=str(error)[:2000],
                 payload=delivery.payload[:100_000],
                 payload_sha256=hashlib.sha256(delivery.payload).hexdigest(),
-                at=delivery.stored_at,
+                at=self._clock.now(),
             ),
         )
 

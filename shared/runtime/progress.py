@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.bus.bus import Bus
 from shared.contracts.errors import BadMessage
 from shared.contracts.operations import Progress
 from shared.contracts.subjects import PROGRESS
-from shared.contracts.times import to_ms
+from shared.contracts.times import EPOCH, to_ms
 from shared.contracts.wire import open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
 from shared.runtime.listening import Effects
 from shared.runtime.store import Store
 
 FACT = "progress."  # names of the facts that keep it
+BEAT_S = 1.0
 REMEMBERED = 256  # ids in `booked` and `told`
 
 
@@ -36,13 +38,12 @@ class ProgressKeeper:
         self._venue = ""
         self._at: dict[str, int] = {}
         self._shown: dict[str, int] = {}
-        self._booked: OrderedDict[str, None] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._booked = _Ids()
+        self._told = _Ids()
         self._holds: list[str] = []
         self._changed = asyncio.Event()
-        self._count = 0
         self.is_held_back: Callable[[], bool] = lambda: False  # by a full outbox
-        self.others: dict[str, Progress] = {}
+        self.others: dict[str, Heard] = {}
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     # -- our own -----------------------------------------------------------------------------------------------------
@@ -66,12 +67,12 @@ class ProgressKeeper:
 
     def booked(self, *ids: str) -> None:
         """These messages or trades were taken in."""
-        _remember(self._booked, ids)
+        self._booked.add(ids)
         self._changed.set()
 
     def told(self, *ids: str) -> None:
         """These must be booked by their listeners before they decide on this bar."""
-        _remember(self._told, ids)
+        self._told.add(ids)
         self._changed.set()
 
     @contextmanager
@@ -86,25 +87,30 @@ class ProgressKeeper:
             self._changed.set()
 
     async def say_for_ever(self) -> None:
-        """Say it after each change, and each second, so that a lost message costs a beat and not a hang."""
+        """Say it after each change; and each second whole, so that a lost message costs a beat and not a hang."""
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time()
         while True:
             try:
-                await asyncio.wait_for(self._changed.wait(), 1.0)
+                await asyncio.wait_for(self._changed.wait(), max(0.0, beat_at - loop.time()))
             except TimeoutError:
                 pass
             self._changed.clear()
-            await self._bus.say(PROGRESS.of(message := self._message()), pack(wrap(message, self.service)))
+            is_beat = loop.time() >= beat_at
+            if is_beat:
+                beat_at = loop.time() + BEAT_S
+            message = self._message(is_beat)
+            await self._bus.say(PROGRESS.of(message), pack(wrap(message, self.service)))
 
-    def _message(self) -> Progress:
+    def _message(self, is_beat: bool) -> Progress:
         if not self._holds and not self.is_held_back():
             self._shown = dict(self._at)
-        self._count += 1
         return Progress(
             service=self.service,
             venue=self._venue,
             at=self._shown,
-            booked=tuple(self._booked),
-            told=tuple(self._told),
+            booked=self._booked.to_say(is_beat),
+            told=self._told.to_say(is_beat),
             holding=self._holds[0] if self._holds else "",
             said_at=self._clock.wall(),
         )
@@ -120,7 +126,10 @@ class ProgressKeeper:
             said = open_envelope(unpack(payload), Progress)
         except BadMessage:
             return  # it is said again within a second
-        self.others[said.service] = said
+        heard = self.others.setdefault(said.service, Heard())
+        heard.at, heard.holding, heard.said_at = said.at, said.holding, said.said_at
+        heard.booked.add(said.booked)
+        heard.told.add(said.told)
         for waiter in [w for w in self._waiters if w[0]()]:
             self._waiters.remove(waiter)
             if not waiter[1].done():
@@ -148,16 +157,48 @@ class ProgressKeeper:
         series, ms = f"{symbol}.{timeframe}", to_ms(opened_at)
         await self.until(lambda: self._of(service).at.get(series, -1) >= ms)
 
-    def _of(self, service: str) -> Progress:
+    def _of(self, service: str) -> Heard:
         return self.others.get(service, _NOTHING)
 
 
-def _remember(ids: OrderedDict[str, None], new: Iterable[str]) -> None:
-    for one in new:
-        ids[one] = None
-        ids.move_to_end(one)
-    while len(ids) > REMEMBERED:
-        ids.popitem(last=False)
+class _Ids:
+    """The last ids of a kind, oldest first. Between two beats only those that are new are said."""
+
+    def __init__(self) -> None:
+        self._all: OrderedDict[str, None] = OrderedDict()
+        self._new: list[str] = []
+
+    def add(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            if one not in self._all:
+                self._new.append(one)
+            self._all[one] = None
+            self._all.move_to_end(one)
+        while len(self._all) > REMEMBERED:
+            self._all.popitem(last=False)
+
+    def to_say(self, is_beat: bool) -> tuple[str, ...]:
+        if is_beat:
+            self._new.clear()
+            return tuple(self._all)
+        return tuple(self._new[-REMEMBERED:])
+
+    def __contains__(self, one: str) -> bool:
+        return one in self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
 
 
-_NOTHING = Progress(service="nobody", venue="", at={}, said_at=VenueClock().now())
+@dataclass
+class Heard:
+    """What another service has said of itself, put together."""
+
+    at: dict[str, int] = field(default_factory=dict[str, int])
+    holding: str = ""
+    said_at: datetime = EPOCH
+    booked: _Ids = field(default_factory=_Ids)
+    told: _Ids = field(default_factory=_Ids)
+
+
+_NOTHING = Heard()

@@ -86,6 +86,7 @@ class Host(Generic[S]):
         self.name, self.settings, self.bus, self.store, self.clock, self.web = name, settings, bus, store, clock, web
         self.log: Any = structlog.get_logger(name)
         self.health = Health()
+        self.stopping = asyncio.Event()  # what streams to somebody should end by itself
         self.listener = Listener(name, bus, store, clock)
         self.progress = ProgressKeeper(name, bus, clock)
         self.progress.is_held_back = lambda: self.listener.waiting_to_be_told > OUTBOX_FULL
@@ -251,6 +252,7 @@ async def _live(service: Service[Any], settings: Settings) -> None:
             if task.done():
                 task.result()
     finally:
+        host.stopping.set()
         stop.set()
         failed.cancel()
         await asyncio.gather(web, return_exceptions=True)
