@@ -3,6 +3,7 @@ next door. Money is text, exact; statistics are numbers; what cannot be known is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -43,7 +44,14 @@ class JsonResponse(Response):
 
 
 def api_routes(
-    store: Store, now: Now, watch: Watch, pulse: Pulse, access: Access, commands: Commands, settings: OpsSettings
+    store: Store,
+    now: Now,
+    watch: Watch,
+    pulse: Pulse,
+    access: Access,
+    commands: Commands,
+    settings: OpsSettings,
+    stopping: asyncio.Event,
 ) -> APIRouter:
     """What programs ask."""
     readers = APIRouter(route_class=GuardedRoute, dependencies=[Depends(access.reader)])
@@ -137,7 +145,7 @@ def api_routes(
     async def stream() -> Response:
         async def frames() -> AsyncIterator[bytes]:
             async with pulse.looker() as looker:
-                while True:
+                while not stopping.is_set():
                     yield await looker.frame()
 
         return StreamingResponse(frames(), media_type="text/event-stream")

@@ -30,7 +30,7 @@ async def serve(host: Host[OpsSettings]) -> None:
 
     if host.web is not None:
         access = Access(settings, host.store, host.clock)
-        api = api_routes(host.store, now, watch, pulse, access, commands, settings)
+        api = api_routes(host.store, now, watch, pulse, access, commands, settings, host.stopping)
         host.web.include_router(api)
         host.web.include_router(api, prefix="/api/v1")
         host.web.include_router(page_routes(access, settings))

@@ -32,6 +32,7 @@ Handler = Callable[[Any, "Effects"], Awaitable[None]]
 
 MARGIN = timedelta(seconds=2)  # a stream is taken again from this much before its position; the inbox knows the rest
 RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+RECENT_IDS = 100_000  # of the inbox, kept in memory: 15 MB at the most
 ROUND = 256  # messages that the pump publishes together
 OUTBOX_KEPT = 20_000  # rows that were told and are kept, to tell a lost stream tail again
 OUTBOX_FULL = 1000  # rows waiting above which progress is held back
@@ -99,11 +100,15 @@ class Listener:
         self._written_up_to = 0
         self._drained = asyncio.Event()
         self._batches = 0
+        self._recent: dict[str, None] = {}  # a dict keeps the order
+        self._inbox_is_in_memory = True
         self.counters: dict[str, int] = defaultdict(int)
 
     async def recover(self) -> None:
         """Read back how far we had come: stream positions and the outbox."""
         self._positions = await self._store.positions()
+        self._recent = dict.fromkeys(await self._store.inbox(RECENT_IDS + 1))
+        self._let_go()
         told = await self._store.fact("outbox.told")
         self._told_up_to = 0 if told is None else int(told)
         last = await self._store.row("select max(seq) from outbox")
@@ -172,7 +177,7 @@ class Listener:
                 opened.append((delivery, unpack(delivery.payload)))
             except BadMessage as error:
                 self._park(effects, stream, delivery, error)
-        known = await self._store.heard([envelope.id for _, envelope in opened])
+        known = await self._heard_before([envelope.id for _, envelope in opened])
         for delivery, envelope in opened:
             found = route(delivery.subject)
             self._clock.saw(from_ms(envelope.at // 1_000_000))
@@ -180,6 +185,7 @@ class Listener:
                 self.counters["duplicates"] += 1
                 continue
             known.add(envelope.id)
+            self._recent[envelope.id] = None
             effects.cause = envelope
             effects.add(heard(envelope.id, delivery.stored_at))
             subject, handler = found
@@ -192,12 +198,25 @@ class Listener:
             except BadMessage as error:
                 self._park(effects, stream, delivery, error)
         effects.cause = None
+        self._let_go()
         self._positions[stream.name] = batch[-1].stored_at
         effects.add(position(stream.name, batch[-1].stored_at))
         self._batches += 1
         if self._batches % 500 == 0:
             effects.add(forget_heard(min(self._positions.values())))
         await self.commit(effects)
+
+    async def _heard_before(self, ids: list[str]) -> set[str]:
+        """Those of these that were heard before. The file is asked only for what memory may have let go."""
+        known = {one for one in ids if one in self._recent}
+        if self._inbox_is_in_memory:
+            return known
+        return known | await self._store.heard([one for one in ids if one not in known])
+
+    def _let_go(self) -> None:
+        while len(self._recent) > RECENT_IDS:
+            del self._recent[next(iter(self._recent))]
+            self._inbox_is_in_memory = False
 
     async def _patiently(self, handler: Handler, message: Message, effects: Effects) -> None:
         for attempt in range(1_000_000):

@@ -133,6 +133,11 @@ class Store:
         marks = ",".join("?" * len(ids))
         return {row[0] for row in await self.rows(f"select id from inbox where id in ({marks})", *ids)}
 
+    async def inbox(self, limit: int) -> list[str]:
+        """The ids heard last, oldest first."""
+        rows = await self.rows("select id from inbox order by stored_ms desc limit ?", limit)
+        return [row[0] for row in reversed(rows)]
+
     async def positions(self) -> dict[str, datetime]:
         """Stream -> the stream's time of the last message taken."""
         return {name: from_ms(ms) for name, ms in await self.rows("select stream, stored_ms from positions")}
