@@ -22,6 +22,8 @@ from shared.runtime.service import Host, Service
 
 HEARD = tuple(s for s in SUBJECTS if "notifier" in s.heard_by and s.stream is not None)
 
+LINGER_S = 0.25  # nobody waits for a message shorter than that
+
 
 async def serve(host: Host[NotifierSettings]) -> None:
     """Events in, notes out."""
@@ -60,8 +62,8 @@ async def serve(host: Host[NotifierSettings]) -> None:
         host.closers.append(sender.stop)
         host.spawn(sender.run(), channel.name)
     host.spawn(sum_days_up(), "daily")
-    await host.bus.hear(PROGRESS.wildcard, market_time(host, daily.time_is))
-    await host.listen(dict.fromkeys(HEARD, on_message))
+    await host.bus.hear(f"{PROGRESS.root}.engine", market_time(host, daily.time_is))
+    await host.listen(dict.fromkeys(HEARD, on_message), LINGER_S)
     host.log.info("channels", names=names)
 
 
@@ -73,7 +75,7 @@ def market_time(host: Host[NotifierSettings], time_is: Callable[[datetime], None
             said = open_envelope(unpack(payload), Progress)
         except BadMessage:
             return  # it is said again within a second
-        if said.service == "engine" and said.at:
+        if said.at:
             now = from_ms(min(said.at.values()))
             host.clock.saw(now)
             time_is(now)

@@ -16,6 +16,8 @@ from shared.contracts.subjects import BAR_CLOSED, HEALTH, PROGRESS
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
+LINGER_S = 0.2  # a page is read by people: whatever came together is one transaction
+
 
 async def serve(host: Host[OpsSettings]) -> None:
     """Fold back what was kept, listen on, and open the doors."""
@@ -44,7 +46,7 @@ async def serve(host: Host[OpsSettings]) -> None:
 
     await host.bus.hear(HEALTH.wildcard, watch.on_health)
     await host.bus.hear(PROGRESS.wildcard, watch.on_progress)
-    await host.listen({**handlers, BAR_CLOSED: on_bar_reached})
+    await host.listen({**handlers, BAR_CLOSED: on_bar_reached}, LINGER_S)
     host.spawn(pulse.beat_for_ever(), "pulse")
 
 

@@ -100,7 +100,7 @@ class Watch:
     def __init__(self, now: Now, settings: OpsSettings, clock: Clock) -> None:
         self._now, self._settings, self._clock = now, settings, clock
         self._health: dict[str, tuple[Health, float]] = {}
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, bytes] = {}
         self.undecodable = 0
 
     def on_health(self, _subject: str, payload: bytes) -> None:
@@ -112,14 +112,19 @@ class Watch:
             return
         self._health[said.service] = said, self._clock.monotonic()
 
-    def on_progress(self, _subject: str, payload: bytes) -> None:
-        """How far a service has come."""
+    def on_progress(self, subject: str, payload: bytes) -> None:
+        """How far a service has come: said at each bar, read when somebody looks."""
+        self._progress[subject.rpartition(".")[2]] = payload
+
+    def _progress_of(self, name: str) -> Progress | None:
+        payload = self._progress.get(name)
+        if payload is None:
+            return None
         try:
-            said = open_envelope(unpack(payload), Progress)
+            return open_envelope(unpack(payload), Progress)
         except BadMessage:
             self.undecodable += 1
-            return
-        self._progress[said.service] = said
+            return None
 
     def status(self) -> Status:
         """The house at this moment."""
@@ -150,7 +155,7 @@ class Watch:
         if name not in self._health:
             return ServiceStatus(service=name, health="unheard")
         health, heard_at = self._health[name]
-        progress = self._progress.get(name)
+        progress = self._progress_of(name)
         is_silent = self._clock.monotonic() - heard_at > SILENT_AFTER_S
         return ServiceStatus(
             service=name,

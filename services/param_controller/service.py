@@ -58,7 +58,7 @@ async def serve(host: Host[ParamSettings]) -> None:
     await recall(host.store, controller)
     engine = EngineWatch(host)
     await engine.recall()
-    await host.progress.hear_others()
+    await host.progress.hear_others(["engine"])
 
     async def on_reading(reading: RegimeReading, effects: Effects) -> None:
         controller.hear(reading)
@@ -163,8 +163,8 @@ class EngineWatch:
         series, opened_ms = f"{reading.symbol}.{reading.timeframe}", to_ms(reading.opened_at)
 
         def holds() -> bool:
-            engine = self._host.progress.others.get("engine")
-            if engine is None or self._is_silent(engine):
+            engine = self._host.progress.of("engine")
+            if self._is_silent(engine):
                 return self._host.clock.monotonic() - self._since > self._host.settings.engine_patience_s
             told = [message for message in engine.told if message.startswith(EXECUTION)]
             # The stream keeps their order, so who has heard the last one has heard them all.

@@ -44,12 +44,14 @@ class Bus(Protocol):
         and then all may be published again: those that were stored are not stored twice."""
         ...
 
-    async def consume(self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since) -> None:
+    async def consume(
+        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
+    ) -> None:
         """Deliver the stream's messages that match, in order, in batches of at most 256, to `take`, from now on.
 
         At each start and after each reconnect delivery begins anew at `since()` (None: at the stream's beginning), so
-        the order holds whatever was under way; who takes must know what it has already taken. A batch is acknowledged
-        when `take` returns. What `take` raises ends the bus: see `failed`.
+        the order holds whatever was under way; who takes must know what it has already taken. Who is in no hurry lets a
+        batch gather for `linger_s`. What `take` raises ends the bus: see `failed`.
         """
         ...
 

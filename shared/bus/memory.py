@@ -63,7 +63,9 @@ class MemoryBus:
         for event in server.more:
             event.set()
 
-    async def consume(self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since) -> None:
+    async def consume(
+        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
+    ) -> None:
         event = asyncio.Event()
         self.server.more.append(event)
         words = [f.split(".") for f in filters]

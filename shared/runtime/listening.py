@@ -47,8 +47,8 @@ class Effects:
         self._listener = listener
         self._statements: list[Statement] = []
         self._after: list[Callable[[], None]] = []
+        self._told: list[Outgoing] = []
         self.cause: Envelope | None = None  # the message that is being handled
-        self.told = 0
 
     def execute(self, sql: str, *values: Any) -> None:
         """Write this with everything else."""
@@ -61,8 +61,9 @@ class Effects:
     def publish(self, subject: Subject[M], message: M) -> str:
         """Tell this after the commit, exactly once. Returns its id."""
         envelope = wrap(message, self._listener.service, self.cause)
-        self._statements.append(to_tell(subject.of(message), envelope.id, pack(envelope)))
-        self.told += 1
+        outgoing = Outgoing(subject.of(message), pack(envelope), envelope.id)
+        self._told.append(outgoing)
+        self._statements.append(to_tell(outgoing))
         return envelope.id
 
     def afterwards(self, call: Callable[[], None]) -> None:
@@ -76,10 +77,10 @@ class Effects:
         """
         await self._listener.commit(self)
 
-    def take(self) -> tuple[list[Statement], list[Callable[[], None]]]:
+    def take(self) -> tuple[list[Statement], list[Outgoing], list[Callable[[], None]]]:
         """Hand over what has gathered, and begin empty."""
-        taken = self._statements, self._after
-        self._statements, self._after, self.told = [], [], 0
+        taken = self._statements, self._told, self._after
+        self._statements, self._told, self._after = [], [], []
         return taken
 
     def add(self, *statements: Statement) -> None:
@@ -97,7 +98,7 @@ class Listener:
         self._positions: dict[str, datetime] = {}
         self._more = asyncio.Event()
         self._told_up_to = 0
-        self._written_up_to = 0
+        self._to_tell: list[Outgoing] = []  # written to the outbox, not acknowledged yet
         self._drained = asyncio.Event()
         self._batches = 0
         self._recent: dict[str, None] = {}  # a dict keeps the order
@@ -111,8 +112,7 @@ class Listener:
         self._let_go()
         told = await self._store.fact("outbox.told")
         self._told_up_to = 0 if told is None else int(told)
-        last = await self._store.row("select max(seq) from outbox")
-        self._written_up_to = int(last[0]) if last and last[0] is not None else self._told_up_to
+        self._to_tell = await self._store.outbox_after(self._told_up_to)
         now = await self._store.fact("clock.now")
         if now is not None:
             self._clock.saw(from_ms(int(now)))
@@ -121,9 +121,9 @@ class Listener:
     @property
     def waiting_to_be_told(self) -> int:
         """Rows of the outbox that were not acknowledged yet."""
-        return self._written_up_to - self._told_up_to
+        return len(self._to_tell)
 
-    async def listen(self, handlers: Mapping[Subject[Any], Handler]) -> None:
+    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger_s: float = 0.0) -> None:
         """Hear these subjects from where we left off, each stream in its order."""
         by_stream: dict[Stream, list[tuple[Subject[Any], Handler]]] = defaultdict(list)
         for subject, handler in handlers.items():
@@ -137,6 +137,7 @@ class Listener:
                 [subject.wildcard for subject, _ in heard_here],
                 self._taker(stream, heard_here),
                 lambda stream=stream: self._since(stream),
+                linger_s,
             )
 
     def _since(self, stream: Stream) -> datetime | None:
@@ -246,12 +247,11 @@ class Listener:
 
     async def commit(self, effects: Effects) -> None:
         """One transaction; then what waits for it is called, and the pump is woken."""
-        told = effects.told
-        statements, after = effects.take()
+        statements, told, after = effects.take()
         if statements:
             await self._store.commit(statements)
         if told:
-            self._written_up_to += told
+            self._to_tell += told
             self._more.set()
         for call in after:
             call()
@@ -269,16 +269,17 @@ class Listener:
         while True:
             await self._more.wait()
             self._more.clear()
-            while rows := await self._store.outbox_after(self._told_up_to, ROUND):
-                self._written_up_to = max(self._written_up_to, rows[-1].seq)
+            while self._to_tell:
+                some = self._to_tell[:ROUND]
                 try:
-                    await self._bus.publish([Outgoing(row.subject, row.payload, row.message_id) for row in rows])
+                    await self._bus.publish(some)
                 except TryAgain as error:
                     self.counters["publish_retries"] += 1
-                    log.info("outbox.retry", rows=len(rows), error=str(error))
+                    log.info("outbox.retry", rows=len(some), error=str(error))
                     await asyncio.sleep(0.05)
                     continue
-                self._told_up_to = rows[-1].seq
+                del self._to_tell[: len(some)]
+                self._told_up_to += len(some)
                 if self._told_up_to - marked >= 4 * ROUND:
                     marked = self._told_up_to
                     await self._mark()

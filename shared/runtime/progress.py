@@ -8,7 +8,7 @@ search, a verdict) *holds* its progress until that is done, and what it leads to
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,8 +43,9 @@ class ProgressKeeper:
         self._holds: list[str] = []
         self._changed = asyncio.Event()
         self.is_held_back: Callable[[], bool] = lambda: False  # by a full outbox
-        self.others: dict[str, Heard] = {}
-        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._others: dict[str, Heard] = {}
+        self._unread: deque[bytes] = deque(maxlen=1024)  # a beat carries what an older one said
+        self._waiters: list[asyncio.Future[None]] = []
 
     # -- our own -----------------------------------------------------------------------------------------------------
 
@@ -117,48 +118,54 @@ class ProgressKeeper:
 
     # -- the others' -------------------------------------------------------------------------------------------------
 
-    async def hear_others(self) -> None:
-        """Listen to what the others say. Only services that wait for others need it."""
-        await self._bus.hear(PROGRESS.wildcard, self._on_progress)
+    async def hear_others(self, services: Iterable[str]) -> None:
+        """Listen to what these say. Only services that wait for others need it."""
+        for service in services:
+            await self._bus.hear(f"{PROGRESS.root}.{service}", self._on_progress)
 
-    def _on_progress(self, subject: str, payload: bytes) -> None:
-        try:
-            said = open_envelope(unpack(payload), Progress)
-        except BadMessage:
-            return  # it is said again within a second
-        heard = self.others.setdefault(said.service, Heard())
-        heard.at, heard.holding, heard.said_at = said.at, said.holding, said.said_at
-        heard.booked.add(said.booked)
-        heard.told.add(said.told)
-        for waiter in [w for w in self._waiters if w[0]()]:
-            self._waiters.remove(waiter)
-            if not waiter[1].done():
-                waiter[1].set_result(None)
+    def _on_progress(self, _subject: str, payload: bytes) -> None:
+        self._unread.append(payload)  # read when somebody wants to know: it is said at each bar
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _read(self) -> None:
+        while self._unread:
+            try:
+                said = open_envelope(unpack(self._unread.popleft()), Progress)
+            except BadMessage:
+                continue  # it is said again within a second
+            heard = self._others.setdefault(said.service, Heard())
+            heard.at, heard.holding, heard.said_at = said.at, said.holding, said.said_at
+            heard.booked.add(said.booked)
+            heard.told.add(said.told)
+
+    def of(self, service: str) -> Heard:
+        """What that service has said of itself; nothing, when it was not heard."""
+        self._read()
+        return self._others.get(service, _NOTHING)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this is true of `others`; asked after each word of theirs."""
-        if holds():
-            return
-        waiter = (holds, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            await waiter[1]
-        finally:
-            if waiter in self._waiters:
+        """Wait until this is true of what `of` says; asked after each word of theirs, and each beat: silence counts."""
+        while not holds():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await asyncio.wait_for(waiter, BEAT_S)
+            except TimeoutError:
+                pass
+            finally:
                 self._waiters.remove(waiter)
 
     async def until_booked(self, message_id: str, services: Iterable[str]) -> None:
         """Wait until each of these services has taken this message in."""
         names = tuple(services)
-        await self.until(lambda: all(message_id in self._of(name).booked for name in names))
+        await self.until(lambda: all(message_id in self.of(name).booked for name in names))
 
     async def until_reached(self, service: str, symbol: str, timeframe: str, opened_at: datetime) -> None:
         """Wait until that service has come to this bar."""
         series, ms = f"{symbol}.{timeframe}", to_ms(opened_at)
-        await self.until(lambda: self._of(service).at.get(series, -1) >= ms)
-
-    def _of(self, service: str) -> Heard:
-        return self.others.get(service, _NOTHING)
+        await self.until(lambda: self.of(service).at.get(series, -1) >= ms)
 
 
 class _Ids:

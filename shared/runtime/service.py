@@ -94,9 +94,9 @@ class Host(Generic[S]):
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def listen(self, handlers: Mapping[Subject[Any], Handler]) -> None:
-        """Hear these subjects from where we left off. See `Listener`."""
-        await self.listener.listen(handlers)
+    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger_s: float = 0.0) -> None:
+        """Hear these subjects from where we left off. See `Listener`. Who decides nothing may let batches gather."""
+        await self.listener.listen(handlers, linger_s)
 
     async def act(self, work: Callable[[Effects], Awaitable[None]]) -> None:
         """Do something that no message caused, in its turn, with the same guarantees."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import aiosqlite
 
+from shared.bus.bus import Outgoing
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.times import from_ms, to_ms
 
@@ -34,13 +35,6 @@ Row = tuple[Any, ...]
 class Statement(NamedTuple):
     sql: str
     row: Sequence[Any]
-
-
-class OutboxRow(NamedTuple):
-    seq: int
-    subject: str
-    message_id: str
-    payload: bytes
 
 
 class Store:
@@ -147,12 +141,10 @@ class Store:
         row = await self.row("select value from facts where name = ?", name)
         return None if row is None else bytes(row[0])
 
-    async def outbox_after(self, seq: int, limit: int) -> list[OutboxRow]:
+    async def outbox_after(self, seq: int) -> list[Outgoing]:
         """What is to be told after this row, oldest first."""
-        rows = await self.rows(
-            "select seq, subject, message_id, payload from outbox where seq > ? order by seq limit ?", seq, limit
-        )
-        return [OutboxRow(*row) for row in rows]
+        rows = await self.rows("select subject, payload, message_id from outbox where seq > ? order by seq", seq)
+        return [Outgoing(*row) for row in rows]
 
     async def close(self) -> None:
         await self._db.close()
@@ -183,8 +175,6 @@ def forget_heard(before: datetime) -> Statement:
     return Statement("delete from inbox where stored_ms < ?", (to_ms(before) - INBOX_KEPT_MS,))
 
 
-def to_tell(subject: str, message_id: str, payload: bytes) -> Statement:
+def to_tell(outgoing: Outgoing) -> Statement:
     """A message for the outbox."""
-    return Statement(
-        "insert into outbox (subject, message_id, payload) values (?, ?, ?)", (subject, message_id, payload)
-    )
+    return Statement("insert into outbox (subject, payload, message_id) values (?, ?, ?)", outgoing)
