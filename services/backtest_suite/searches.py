@@ -12,7 +12,7 @@ import msgspec
 from services.backtest_suite.bars import Ingester
 from services.backtest_suite.search import Found, Plan, search
 from services.backtest_suite.settings import BacktestSettings
-from shared.artifacts.presets import Preset, preset_bytes, preset_id
+from shared.artifacts.presets import preset_bytes, preset_id, preset_of
 from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import PresetCandidate
 from shared.contracts.market import BarClosed
@@ -25,7 +25,6 @@ from shared.trading.columns import Columns
 from shared.trading.strategy import Strategy
 
 PAUSE_S = (0.1, 0.5, 1.0, 2.0)  # while the ingester is away
-PRESET_SCHEMA = 1
 TABLES = (
     "create table series (name text primary key, bars integer not null) without rowid",
     "create table sleeves (name text primary key, state blob not null) without rowid",
@@ -190,15 +189,7 @@ class Searches:
 def _candidate(
     sleeve: Sleeve, strategy: Strategy, found: Found, settings: BacktestSettings, proposed_at: datetime
 ) -> PresetCandidate:
-    preset = Preset(
-        strategy=sleeve.strategy,
-        source_hash=strategy.source,
-        schema_version=PRESET_SCHEMA,
-        params=found.params,
-        symbol=sleeve.symbol,
-        timeframe=sleeve.timeframe,
-        origin="backtest",
-    )
+    preset = preset_of(strategy, found.params, sleeve.symbol, sleeve.timeframe, "backtest")
     return PresetCandidate(
         preset_id=preset_id(preset),
         preset=preset_bytes(preset),

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from shared.artifacts.canonical import content_id
-from shared.artifacts.presets import Preset, preset_bytes, preset_from_bytes
+from shared.artifacts.presets import Preset, preset_from_bytes
 from shared.contracts.errors import BadMessage
 from shared.trading.strategy import BadParams, Strategy
-
-SCHEMA_VERSION = 1
-
-
-def default_preset(strategy: Strategy, symbol: str, timeframe: str) -> tuple[str, bytes]:
-    """Id and bytes of the parameters that the author chose: admitted from birth on paper, never live."""
-    content = preset_bytes(
-        Preset(
-            strategy=strategy.name,
-            source_hash=strategy.source,
-            schema_version=SCHEMA_VERSION,
-            params=strategy.defaults._asdict(),
-            symbol=symbol,
-            timeframe=timeframe,
-            origin="default",
-        )
-    )
-    return content_id(content), content
 
 
 def usable_preset(preset_id: str, content: bytes, strategy: Strategy, symbol: str, timeframe: str) -> Preset:

@@ -17,12 +17,11 @@ from services.engine.engine import Engine
 from services.engine.executor import Executor
 from services.engine.journal import Journal
 from services.engine.keeper import Keeper
-from services.engine.presets import default_preset
 from services.engine.reconciliation import Reconciliation
 from services.engine.settings import EngineSettings
 from services.engine.venues import MakeVenue, Rules, connect
 from shared.artifacts.models import load_model
-from shared.artifacts.presets import preset_from_bytes
+from shared.artifacts.presets import default_preset, preset_id
 from shared.contracts import subjects
 from shared.contracts.errors import NeedsOperator, TryAgain
 from shared.contracts.instruments import Instrument
@@ -200,10 +199,10 @@ def _begin(sleeve: Sleeve, strategy: Strategy, state: bytes, bars: list[tuple[Ba
         if state:
             sleeve.resume(state, bars)
         if not is_live:
-            preset_id, content = default_preset(strategy, sleeve.symbol, sleeve.timeframe)
-            sleeve.admit(preset_id, preset_from_bytes(content, preset_id).params)
+            preset = default_preset(strategy, sleeve.symbol, sleeve.timeframe)
+            sleeve.admit(preset_id(preset), preset.params)
             if not sleeve.trader.chosen and not sleeve.kept.waiting_preset:
-                sleeve.choose(preset_id, "")
+                sleeve.choose(preset_id(preset), "")
     except Exception as error:  # noqa: BLE001  # its own fault; what it holds was read back before
         reason = f"{type(error).__name__} while it was warmed: {error}"
         halted_ms = bars[-1][0].opened_at_ms if bars else -1

@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from services.engine.desk import Desk
+from services.engine.records import KeptSeries
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.runtime.store import Store
 
@@ -81,18 +82,21 @@ async def status(store: Store, desk: Desk, account: str, venue: str, mode: str) 
 
 async def _series_status(store: Store, desk: Desk, name: str) -> SeriesStatus:
     series = desk.series[name]
-    row = await store.row(
-        "select count(*), count(distinct opened_ms) from bars where series = ? and is_history = 0", name
+    row = await store.row(  # one statement, so that what is compared was committed together
+        "select count(*), count(distinct opened_ms), (select content from series where series = ?1) "
+        "from bars where series = ?1 and is_history = 0",
+        name,
     )
     rows, decided = (0, 0) if row is None else (int(row[0]), int(row[1]))
-    first, last = series.kept.first_live_ms, series.watermark_ms
+    kept = KeptSeries() if row is None or row[2] is None else msgspec.msgpack.decode(row[2], type=KeptSeries)
+    first, last = kept.first_live_ms, kept.watermark_ms
     slots = 0 if first < 0 else (last - first) // timeframe_ms(series.timeframe) + 1
     return SeriesStatus(
         symbol=series.symbol,
         timeframe=series.timeframe,
         bars_decided=decided,
-        bars_absent=series.kept.absent,
-        bars_missed=slots - decided - series.kept.absent,
+        bars_absent=kept.absent,
+        bars_missed=slots - decided - kept.absent,
         bars_doubled=rows - decided,
         last_bar=from_ms(last) if last >= 0 else None,
     )

@@ -22,12 +22,11 @@ from services.param_controller.sleeves import (
     Series,
     Sleeve,
     Turn,
-    default_preset,
     key_of,
     lesson_of,
     series_of,
 )
-from shared.artifacts.presets import preset_bytes, preset_from_bytes, preset_id
+from shared.artifacts.presets import default_preset, preset_bytes, preset_from_bytes, preset_id
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
 from shared.contracts.parameters import ParamDecision, decision_id

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 from services.param_controller.controller import ParamController
 from services.param_controller.memory import keep_lesson
 from services.param_controller.settings import ParamSettings
-from services.param_controller.sleeves import PRESET_SCHEMA, Key, Lesson, Series, Sleeve
-from shared.artifacts.presets import Preset, preset_bytes, preset_from_bytes, preset_id
+from services.param_controller.sleeves import Key, Lesson, Series, Sleeve
+from shared.artifacts.presets import preset_bytes, preset_from_bytes, preset_id, preset_of
 from shared.contracts.governance import PresetCandidate
 from shared.contracts.instruments import check_symbol
 from shared.contracts.parameters import ParamDecision, ParamOutcome
@@ -83,15 +83,7 @@ def routes(host: Host[ParamSettings], controller: ParamController) -> APIRouter:
             params = known.params(body.params)
         except BadParams as error:
             raise HTTPException(422, str(error)) from error
-        preset = Preset(
-            strategy=strategy,
-            source_hash=known.source,
-            schema_version=PRESET_SCHEMA,
-            params=params._asdict(),
-            symbol=sleeve.key.symbol,
-            timeframe=sleeve.key.timeframe,
-            origin="manual",
-        )
+        preset = preset_of(known, params._asdict(), sleeve.key.symbol, sleeve.key.timeframe, "manual")
         made = preset_id(preset)
 
         async def work(effects: Effects) -> None:

@@ -14,14 +14,10 @@ import msgspec
 
 from services.param_controller.bandit import LinTS
 from services.param_controller.holding import Holding
-from shared.artifacts.presets import Preset
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
 from shared.contracts.parameters import ParamDecision, ParamOutcome
 from shared.contracts.regime import RegimeReading
-from shared.trading.strategy import Strategy
-
-PRESET_SCHEMA = 1
 
 
 class Key(NamedTuple):
@@ -107,19 +103,6 @@ class Sleeve:
     def known(self) -> list[str]:
         """The presets that may be chosen for all that was heard so far, by id: for who asks between two closes."""
         return sorted(name for name, arm in self.arms.items() if arm.until is None)
-
-
-def default_preset(strategy: Strategy, symbol: str, timeframe: str) -> Preset:
-    """The strategy's own parameters as a preset: the same bytes, and so the same id, wherever it is made."""
-    return Preset(
-        strategy=strategy.name,
-        source_hash=strategy.source,
-        schema_version=PRESET_SCHEMA,
-        params=strategy.defaults._asdict(),
-        symbol=symbol,
-        timeframe=timeframe,
-        origin="default",
-    )
 
 
 def key_of(said: ParamDecision | PresetPromoted | PresetDemoted | Signal | TradeFill | TradeClosed) -> Key:

@@ -7,13 +7,13 @@ orders.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from shared.contracts.operations import Progress
-from shared.contracts.subjects import SUBJECTS
+from shared.contracts.subjects import BAR_CLOSED, SUBJECTS
 
 HEARERS = {subject.message.__name__: frozenset(subject.heard_by) for subject in SUBJECTS}
+FOLLOWERS = frozenset(BAR_CLOSED.spoken_by) | frozenset(BAR_CLOSED.heard_by)
 REMEMBERED = 4096  # ids kept of each service; a Progress carries its last 256, and one is said at least each second
 BOOKKEEPER = "engine"  # it alone has orders at the venue
 
@@ -55,23 +55,22 @@ class LockStep:
         """Who is not there yet, and why, in words; empty when the next step may be taken.
 
         `last_bars` is "SYMBOL.TIMEFRAME" -> opened-at (ms) of the last bar told; `fills` are ids of trades that the
-        user stream told of. While all of it `is_history` a service that does not follow a series at all has come:
-        who decides on readings has none before the market moves.
+        user stream told of. While all of it `is_history` who does not follow bars has come: it decides on readings, and
+        there are none before the market moves.
         """
-        nothing = math.inf if is_history else -1
         return [
             f"{name} ({reason})"
             for name in self.services
-            if (reason := self._missing(name, last_bars, tuple(fills), nothing))
+            if (reason := self._missing(name, {} if is_history and name not in FOLLOWERS else last_bars, tuple(fills)))
         ]
 
-    def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...], nothing: float) -> str:
+    def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...]) -> str:
         progress = self._last.get(name)
         if progress is None:
             return "has said nothing yet"
         if progress.holding:
             return progress.holding
-        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, nothing) < opened_at]
+        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, -1) < opened_at]
         if behind:
             return f"is behind on {', '.join(behind)}"
         if self._owed[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -12,8 +13,10 @@ from shared.contracts.errors import BadMessage
 from shared.contracts.instruments import check_symbol
 from shared.contracts.times import timeframe_length
 from shared.contracts.wire import TOKEN
+from shared.trading.strategy import Strategy
 
 Number = bool | int | float
+PRESET_SCHEMA = 1  # of the fields of a Preset
 BIGGEST_INT = 2**53  # beyond it a float no longer tells neighbours apart
 
 
@@ -40,6 +43,30 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"a parameter's name must be an identifier, was {name!r}")
             if not math.isfinite(value) or (isinstance(value, int) and abs(value) > BIGGEST_INT):
                 raise ValueError(f"{name} must be a finite number within +-2^53, was {value!r}")
+
+
+def preset_of(
+    strategy: Strategy,
+    params: Mapping[str, Number],
+    symbol: str,
+    timeframe: str,
+    origin: Literal["backtest", "manual", "default"],
+) -> Preset:
+    """These parameters for this strategy's code as it is now."""
+    return Preset(
+        strategy=strategy.name,
+        source_hash=strategy.source,
+        schema_version=PRESET_SCHEMA,
+        params=dict(params),
+        symbol=symbol,
+        timeframe=timeframe,
+        origin=origin,
+    )
+
+
+def default_preset(strategy: Strategy, symbol: str, timeframe: str) -> Preset:
+    """The author's own parameters: the same bytes, and so the same id, wherever it is made."""
+    return preset_of(strategy, strategy.defaults._asdict(), symbol, timeframe, "default")
 
 
 def preset_bytes(preset: Preset) -> bytes:

@@ -103,14 +103,14 @@ BAR_CLOSED = Subject(
     market.BarClosed,
     MD,
     ("ingester",),
-    ("engine", "ml_service", "param_controller", "governor", "backtest_suite", "ops_api"),
+    ("engine", "ml_service", "backtest_suite", "ops_api"),
 )
 GAP_FOUND = Subject(
     f"md.gap.{SERIES}",
     market.GapFound,
     MD,
     ("ingester",),
-    ("engine", "ml_service", "param_controller", "governor", "backtest_suite", "ops_api"),
+    ("engine", "ml_service", "backtest_suite", "ops_api"),
 )
 # DATA
 CHUNK_REGISTERED = Subject(f"data.chunk.registered.{SERIES}", market.ChunkRegistered, DATA, ("ingester",), ("ops_api",))

@@ -11,10 +11,9 @@ import pytest
 
 from services.engine.desk import Desk
 from services.engine.paper_venue import PaperVenue
-from services.engine.presets import default_preset
 from services.engine.venue import OutcomeUnknown, Report, Ticket, Venue
 from shared.artifacts.models import model_bytes
-from shared.artifacts.presets import preset_id
+from shared.artifacts.presets import default_preset, preset_id
 from shared.bus.bus import Outgoing
 from shared.contracts import subjects
 from shared.contracts.governance import ModelDemoted, PresetDemoted
@@ -56,7 +55,7 @@ async def test_an_open_position_keeps_the_preset_that_opened_it(house: House) ->
 
     (closed,) = house.said(subjects.TRADE_CLOSED)
     assert closed.closed_at == START + 5 * MINUTE
-    assert closed.preset_id == default_preset(load_strategy(house.folder / "above.py"), "BTC-USDT", "1m")[0]
+    assert closed.preset_id == preset_id(default_preset(load_strategy(house.folder / "above.py"), "BTC-USDT", "1m"))
 
 
 async def test_a_decision_that_comes_before_its_promotion_waits_for_it(house: House) -> None:

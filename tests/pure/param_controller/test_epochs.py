@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from services.param_controller.controller import ParamController
-from services.param_controller.sleeves import Key, Policy, Sleeve, Turn, default_preset
-from shared.artifacts.presets import Preset, preset_bytes, preset_id
+from services.param_controller.sleeves import Key, Policy, Sleeve, Turn
+from shared.artifacts.presets import Preset, default_preset, preset_bytes, preset_id
 from shared.contracts.errors import BadMessage
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted

@@ -15,8 +15,7 @@ from pydantic import SecretStr
 
 from services.param_controller.service import SERVICE
 from services.param_controller.settings import ParamSettings
-from services.param_controller.sleeves import default_preset
-from shared.artifacts.presets import Preset, preset_bytes, preset_id
+from shared.artifacts.presets import Preset, default_preset, preset_bytes, preset_id
 from shared.bus.bus import Bus, Delivery, Outgoing
 from shared.bus.memory import MemoryBus, MemoryServer
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
