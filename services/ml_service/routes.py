@@ -161,7 +161,8 @@ async def _trained(service: MlService, known: KnownModel) -> dict[str, Any]:
     stage = known.stage
     if stage == "candidate":
         try:
-            stage = await asyncio.wait_for(service.trainings.verdict(known.model_id), VERDICT_WAIT_S)
+            async with asyncio.timeout(VERDICT_WAIT_S):
+                stage = await service.trainings.verdict(known.model_id)
         except TimeoutError:
             pass  # it may still come: `promoted` says null
     messages = {

@@ -65,7 +65,8 @@ class Trainings:
             while self._bar_came.is_set():
                 self._bar_came.clear()
                 try:
-                    await asyncio.wait_for(self._bar_came.wait(), self._host.settings.patience_s)
+                    async with asyncio.timeout(self._host.settings.patience_s):
+                        await self._bar_came.wait()
                 except TimeoutError:
                     await self._host.act(self._begin_all)
 

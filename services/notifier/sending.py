@@ -55,7 +55,8 @@ class Sender:
         """Take nothing new up, and let what is under way be answered."""
         self._stopping = True
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self._idle.wait()
 
     async def _hand_over(self, parcel: Parcel) -> float:
         """Send it once. Returns how long to wait before the next."""

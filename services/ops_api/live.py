@@ -48,7 +48,8 @@ class Pulse:
         """Show a frame after a change, and no sooner than `PULSE_S` after the last."""
         while True:
             try:
-                await asyncio.wait_for(self._changed.wait(), REST_S)
+                async with asyncio.timeout(REST_S):
+                    await self._changed.wait()
             except TimeoutError:
                 pass
             self._changed.clear()

@@ -88,7 +88,8 @@ class Conductor:
         while waiting := self.waiting_for:
             self._somebody_came.clear()
             try:
-                await asyncio.wait_for(self._somebody_came.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._somebody_came.wait()
             except TimeoutError:
                 pass
             if self._clock.monotonic() - began > PATIENCE_S:  # progress is said each second: its coming is no sign

@@ -319,7 +319,8 @@ class _Pull:
     async def _next(self) -> list[Msg]:
         """What is queued, at least one message; empty when delivery begins anew."""
         try:
-            await asyncio.wait_for(self._wake.wait(), MISSED_S)
+            async with asyncio.timeout(MISSED_S):
+                await self._wake.wait()
         except TimeoutError:
             if self._client.is_connected:  # else the reconnect begins anew
                 self._anew = True
@@ -362,7 +363,8 @@ class _Pull:
         except (nats.errors.Error, APIError, TimeoutError) as error:
             log.warning("nats: consumer %s on %s is not there yet: %s", self._name, self._stream, error)
             try:  # a reconnect wakes us at once
-                await asyncio.wait_for(self._wake.wait(), 0.2)
+                async with asyncio.timeout(0.2):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
         else:

@@ -93,7 +93,8 @@ class ProgressKeeper:
         beat_at = loop.time()
         while True:
             try:
-                await asyncio.wait_for(self._changed.wait(), max(0.0, beat_at - loop.time()))
+                async with asyncio.timeout(max(0.0, beat_at - loop.time())):
+                    await self._changed.wait()
             except TimeoutError:
                 pass
             self._changed.clear()
@@ -151,7 +152,8 @@ class ProgressKeeper:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
-                await asyncio.wait_for(waiter, BEAT_S)
+                async with asyncio.timeout(BEAT_S):
+                    await waiter
             except TimeoutError:
                 pass
             finally:

@@ -114,7 +114,9 @@ async def test_a_restart_still_waits_for_the_governor(house: House) -> None:
     await house.up()
     await house.until_progress(lambda progress: progress.holding == "verdict BTC-USDT")
     assert trained.model_id in house.server.artifacts, "what the bucket lost is there again"
-    await house.tell(promoted(trained, BARS[HISTORY - 1].closed_at), BARS[HISTORY])
+    await house.tell(promoted(trained, BARS[HISTORY - 1].closed_at))
+    await house.until_progress(lambda progress: not progress.holding)
+    await house.tell(BARS[HISTORY])
     assert (await house.until_said(REGIME_READING))[0].model_id == trained.model_id
 
 
