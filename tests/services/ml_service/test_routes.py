@@ -96,7 +96,7 @@ async def test_train_answers_with_the_figure_and_the_governors_verdict(house: Ho
 
 
 async def test_a_long_training_is_accepted_and_can_be_asked_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "TRAIN_WAIT_S", 0.01)
+    monkeypatch.setattr(rooms, "TRAIN_WAIT_S", 0.0)
     monkeypatch.setattr(rooms, "VERDICT_WAIT_S", 0.01)
     await house.up(min_train_bars=1_300, train_bars=1_500, synthetic_bootstrap=False)
     await house.tell(*BARS[:1_250])
