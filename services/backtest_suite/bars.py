@@ -7,43 +7,31 @@ import math
 from datetime import datetime
 from decimal import Decimal
 
-import httpx
 import numpy as np
 
-from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs, Span
 from shared.contracts.instruments import Instrument, split_symbol
 from shared.contracts.times import from_ms
+from shared.runtime.ingester import IngesterClient
 from shared.trading.columns import Columns
 from shared.trading.compiled import Terms
 
-TIMEOUT_S = 10.0
 NAMES = ("timestamp", "open", "high", "low", "close", "volume")
 CASH = Decimal(10_000)  # quote currency; figures are fractions of it
 TICKS_IN_A_PRICE = 6  # a tick is about a millionth of the price: finer than any venue's, so that it decides nothing
 
 
 class Ingester:
-    """Asks the ingester for bars."""
+    """The bars that the ingester holds, as this service reads them."""
 
     def __init__(self, address: str) -> None:
-        self._client = httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S)
+        self._client = IngesterClient(address)
+        self.close = self._client.close
 
     async def columns(self, symbol: str, timeframe: str, first: datetime, last: datetime) -> Columns:
         """The bars that opened in [first, last]. Raises TryAgain when it does not answer, BadMessage on nonsense."""
-        asked = {"symbol": symbol, "timeframe": timeframe, "first": first.isoformat(), "last": last.isoformat()}
-        try:
-            answer = await self._client.get("/bars", params=asked)
-        except httpx.HTTPError as error:
-            raise TryAgain(f"The ingester at {self._client.base_url} does not answer: {error!r}.") from error
-        if answer.status_code >= 500:
-            raise TryAgain(f"The ingester answers {answer.status_code} for {asked}.")
-        if answer.status_code != 200:
-            raise BadMessage(f"The ingester answers {answer.status_code} for {asked}: {answer.text[:300]}")
-        return await asyncio.to_thread(parse_columns, answer.content)
-
-    async def close(self) -> None:
-        await self._client.aclose()
+        return await asyncio.to_thread(parse_columns, await self._client.bars(symbol, timeframe, first, last))
 
 
 def parse_columns(body: bytes) -> Columns:

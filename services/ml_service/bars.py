@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-import httpx
-
-from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Span
 from shared.contracts.times import from_ms
-
-TIMEOUT_S = 10.0
+from shared.runtime.ingester import IngesterClient
 
 
 @dataclass(frozen=True)
@@ -31,26 +28,15 @@ class History:
 
 
 class Ingester:
-    """Asks the ingester for bars."""
+    """The bars that the ingester holds, as this service reads them."""
 
     def __init__(self, address: str) -> None:
-        self._client = httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S)
+        self._client = IngesterClient(address)
+        self.close = self._client.close
 
     async def history(self, symbol: str, timeframe: str, first: datetime, last: datetime) -> History:
         """The bars that opened in [first, last]. Raises TryAgain when it does not answer, BadMessage on nonsense."""
-        asked = {"symbol": symbol, "timeframe": timeframe, "first": first.isoformat(), "last": last.isoformat()}
-        try:
-            answer = await self._client.get("/bars", params=asked)
-        except httpx.HTTPError as error:
-            raise TryAgain(f"The ingester at {self._client.base_url} does not answer: {error!r}.") from error
-        if answer.status_code >= 500:
-            raise TryAgain(f"The ingester answers {answer.status_code} for {asked}.")
-        if answer.status_code != 200:
-            raise BadMessage(f"The ingester answers {answer.status_code} for {asked}: {answer.text[:300]}")
-        return await asyncio.to_thread(parse_history, answer.content)
-
-    async def close(self) -> None:
-        await self._client.aclose()
+        return await asyncio.to_thread(parse_history, await self._client.bars(symbol, timeframe, first, last))
 
 
 def parse_history(body: bytes) -> History:

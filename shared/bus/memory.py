@@ -87,6 +87,7 @@ class MemoryBus:
                         batch.append(message)
                 if batch:
                     await take(batch)
+                    await asyncio.sleep(0)  # the others' turn: taking may never have waited
                 elif at == len(messages):
                     await more.wait()
         except Exception as error:  # noqa: BLE001  # handed to whoever awaits `failed`

@@ -315,6 +315,7 @@ class _Pull:
             batch = await self._next()
             if batch:
                 await self._take([Delivery(m.subject, m.data, m.metadata.timestamp) for m in batch])
+                await asyncio.sleep(0)  # the others' turn: taking may never have waited
 
     async def _next(self) -> list[Msg]:
         """What is queued, at least one message; empty when delivery begins anew."""

@@ -46,16 +46,23 @@ class Stack:
         )
         assert self.process.stdout is not None
         self.lines = self.process.stdout
+        self.said: list[dict[str, str]] = []
         self.pids: dict[str, int] = json.loads(self.until("test", "started"))
 
     def until(self, service: str, word: str) -> str:
+        """The first line of this service with this word in it, said before or yet to come."""
+        for text in self._texts(service):
+            if word in text:
+                return text
+        errors = self.process.stderr.read() if self.process.stderr else ""
+        raise AssertionError(f"{service} never said {word}: {errors}")
+
+    def _texts(self, service: str) -> Iterator[str]:
+        yield from (said["text"] for said in list(self.said) if said["service"] == service)
         for line in self.lines:
-            said = json.loads(line)
-            if said["service"] == service and word in said["text"]:
-                return str(said["text"])
-        raise AssertionError(
-            f"{service} never said {word}: {self.process.stderr.read() if self.process.stderr else ''}"
-        )
+            self.said.append(json.loads(line))
+            if self.said[-1]["service"] == service:
+                yield self.said[-1]["text"]
 
 
 @pytest.fixture
@@ -119,6 +126,7 @@ def test_a_service_that_is_killed_is_started_again(start: Callable[[], Stack]) -
     stack = start()
     stack.until("venue_sim", "ready")
 
+    stack.said.clear()
     os.kill(stack.pids["venue_sim"], signal.SIGKILL)
 
     assert "starting it again" in stack.until("launcher", "venue_sim ended with -9")
