@@ -254,16 +254,19 @@ async def test_the_page_is_ours_alone_and_forbids_inline_script(page: Page) -> N
 
 async def test_the_stream_speaks_at_most_five_times_a_second_in_a_storm(page: Page) -> None:
     frames: list[dict[str, Any]] = []
+    looked = asyncio.Event()
 
     async def look() -> None:
         async with page.client.stream("GET", "/stream") as stream:
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
                     frames.append(json.loads(line.removeprefix("data: ")))
+                    looked.set()
                 if frames and frames[-1]["status"]["bars_closed"] == 3_360:
                     return
 
     looking = asyncio.create_task(look())
+    await looked.wait()
     began = asyncio.get_running_loop().time()
     await page.story.bars(1000)  # 3,000 bars and all that they cause, as fast as they go
     async with asyncio.timeout(20):
