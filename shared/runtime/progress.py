@@ -70,6 +70,7 @@ class ProgressKeeper:
         """These messages or trades were taken in."""
         self._booked.add(ids)
         self._changed.set()
+        self._ask_again()  # what we wait for may be that we have heard it ourselves
 
     def told(self, *ids: str) -> None:
         """These must be booked by their listeners before they decide on this bar."""
@@ -126,6 +127,9 @@ class ProgressKeeper:
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
         self._unread.append(payload)  # read when somebody wants to know: it is said at each bar
+        self._ask_again()
+
+    def _ask_again(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
