@@ -7,6 +7,7 @@ twice has the same id, and whoever hears it twice keeps it once.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
@@ -47,6 +48,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     correlation: str  # id of the message that began the story, usually a bar
     cause: str  # id of the message that led to this one; its own id when nothing did
     body: msgspec.Raw
+    digest: bytes = b""  # over all of the above: a message that was damaged on the way is not taken for another
 
 
 M = TypeVar("M", bound=Message)
@@ -63,7 +65,7 @@ def message_id(message: Message) -> str:
 def wrap(message: Message, source: str, cause: Envelope | None = None) -> Envelope:
     """Put a message into its envelope. What caused it hands its correlation on."""
     own = message_id(message)
-    return Envelope(
+    envelope = Envelope(
         id=own,
         type=type(message).__name__,
         version=message.VERSION,
@@ -73,6 +75,12 @@ def wrap(message: Message, source: str, cause: Envelope | None = None) -> Envelo
         cause=own if cause is None else cause.id,
         body=msgspec.Raw(_encoder.encode(message)),
     )
+    return msgspec.structs.replace(envelope, digest=_digest(envelope))
+
+
+def _digest(said: Envelope) -> bytes:
+    head = (said.id, said.type, said.version, said.at, said.source, said.correlation, said.cause)
+    return hashlib.blake2b(_encoder.encode(head) + bytes(said.body), digest_size=8).digest()
 
 
 def pack(envelope: Envelope) -> bytes:
@@ -88,9 +96,12 @@ def unpack(payload: bytes) -> Envelope:
     if len(payload) > MAX_BYTES:
         raise BadMessage(f"A message must be at most {MAX_BYTES:,} bytes, was {len(payload):,}.")
     try:
-        return _envelopes.decode(payload)
+        envelope = _envelopes.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"Expected an envelope in MessagePack, could not read it: {error}.") from error
+    if envelope.digest != _digest(envelope):
+        raise BadMessage(f"{envelope.id[:200]} was damaged on the way: its digest is not that of what it says.")
+    return envelope
 
 
 def open_envelope(envelope: Envelope, kind: type[M]) -> M:

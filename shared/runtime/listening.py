@@ -194,7 +194,8 @@ class Listener:
                 message = open_envelope(envelope, subject.message)
                 if subject.of(message) != delivery.subject:
                     raise BadMessage(f"Expected {subject.of(message)}, came on {delivery.subject}.")
-                await self._patiently(handler, message, effects)
+                with structlog.contextvars.bound_contextvars(correlation=envelope.correlation):
+                    await self._patiently(handler, message, effects)
                 self.counters["handled"] += 1
             except BadMessage as error:
                 self._park(effects, stream, delivery, error)

@@ -87,10 +87,10 @@ def test_a_thousand_mutations_of_each_message_are_read_rightly_or_refused_and_cr
                 assert str(error)
                 refused += 1
             else:
-                assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(sample)) is not None
+                assert message == sample, "what is taken is what was said"
                 decoded += 1
     assert refused + decoded == 1000 * len(SAMPLES)
-    assert refused > decoded
+    assert decoded < refused / 100  # a byte written over by itself
 
 
 @given(st.binary(max_size=300))

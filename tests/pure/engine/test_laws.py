@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -18,6 +19,7 @@ from shared.bus.bus import Outgoing
 from shared.contracts import subjects
 from shared.contracts.governance import ModelDemoted, PresetDemoted
 from shared.contracts.instruments import Instrument
+from shared.contracts.risk import Flatten
 from shared.contracts.times import to_ms
 from shared.contracts.wire import pack, wrap
 from shared.trading.strategies import load_strategy
@@ -328,3 +330,28 @@ async def test_two_runs_of_the_same_messages_have_the_same_journal(
             last.append(await house.rows("select seq, hash from journal order by seq desc limit 1"))
 
     assert last[0] == last[1]
+
+
+# -- what was damaged ------------------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_damaged_messages_are_parked_and_move_no_position(house: House) -> None:
+    await house.up()
+    await house.play(bars(99, 99.5))
+    chance = random.Random(3)
+    [bar], higher = bars(150, first=2), house.preset(level=90.0, stop=10.0)
+    said = (bar, house.promotion(higher, at_bar=1), house.decision(higher, at_bar=1), house.command(Flatten))
+    sent: set[bytes] = set()
+    for number in range(1000):
+        message = said[number % len(said)]
+        whole = pack(wrap(message, "test"))
+        at = chance.randrange(len(whole))
+        damaged = whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1 :]
+        sent.add(damaged)
+        await house.voice.publish([Outgoing(subjects.subject_of(message).of(message), damaged, f"damaged {number}")])
+
+    await house.play(bars(99, 99.5, first=2))
+
+    assert {parked.payload for parked in await house.until_said(subjects.PARKED, len(sent))} == sent
+    assert house.said(subjects.SIGNAL) == house.said(subjects.ORDER_SUBMITTED) == []
+    assert (await house.status())["state"] == "active"
