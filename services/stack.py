@@ -248,8 +248,10 @@ class Answers:
         deadline = asyncio.get_running_loop().time() + SETTLED_S
         while True:
             ops = await self.get("ops_api", "/status")
-            settled = all(ops[name] == engine[name] for name in ("fills", "trades_closed", "decisions"))
-            if settled or asyncio.get_running_loop().time() > deadline:
+            told = all(ops[name] == engine[name] for name in ("fills", "trades_closed", "decisions"))
+            if (
+                told and ops["equity"] == engine["equity_end"] and ops["bars_closed"] == engine["bars_decided"]
+            ) or asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.05)
         stats = await self.get("ops_api", "/trades/stats")

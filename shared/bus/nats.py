@@ -48,6 +48,7 @@ PULL_EXPIRES_S = 5.0
 HEARTBEAT_S = 1.0
 MISSED_S = 2.5 * HEARTBEAT_S  # silence after which the pull is asked again
 PUBLISH_TIMEOUT_S = 0.4  # bounds the gap after a server's death: a publish that waits for its ack holds the pump
+CONSUMER_TIMEOUT_S = 0.4  # the same, of a consumer that is asked for while JetStream still starts; asked again
 DEDUPE_WINDOW_S = 600.0
 LEAST_VERSION = (2, 10, 26)  # older ones lose streams on kill -9 (nats-server #6888)
 BUCKET = "artifacts"
@@ -59,7 +60,8 @@ class NatsBus:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._streams: JetStreamContext = client.jetstream(timeout=2.0)
+        self._streams: JetStreamContext = client.jetstream(timeout=5.0)
+        self._quick: JetStreamContext = client.jetstream(timeout=CONSUMER_TIMEOUT_S)
         self._pulls: list[_Pull] = []
         self._bucket: KeyValue | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -187,7 +189,7 @@ class NatsBus:
     async def consume(
         self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
     ) -> None:
-        pull = _Pull(self._client, self._streams, name, stream.name, list(filters), take, since, linger_s)
+        pull = _Pull(self._client, self._quick, name, stream.name, list(filters), take, since, linger_s)
         self._pulls.append(pull)
         pull.start().add_done_callback(self._pull_ended)
 

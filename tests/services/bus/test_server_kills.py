@@ -60,49 +60,54 @@ async def test_eighteen_kills_of_the_server_lose_and_double_no_bar_and_the_next_
         last_taken[0] = number
         effects.afterwards(taken.set)
 
-    await engine.listen({BAR_CLOSED: on_bar})
-    pump = asyncio.create_task(ingester.pump())
-    number = 0
-    stop = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await engine.listen({BAR_CLOSED: on_bar})
+        tasks.append(asyncio.create_task(ingester.pump()))
+        number = 0
+        stop = asyncio.Event()
 
-    async def trade() -> None:
-        nonlocal number
-        while not stop.is_set():
+        async def trade() -> None:
+            nonlocal number
+            while not stop.is_set():
 
-            async def work(effects: Effects, number: int = number) -> None:
-                effects.publish(BAR_CLOSED, bar(number))
+                async def work(effects: Effects, number: int = number) -> None:
+                    effects.publish(BAR_CLOSED, bar(number))
 
-            await ingester.act(work)
-            number += 1
-            await asyncio.sleep(0.002)
+                await ingester.act(work)
+                number += 1
+                await asyncio.sleep(0.002)
 
-    trading = asyncio.create_task(trade())
-    gaps: list[float] = []
-    for _ in range(KILLS):
-        taken.clear()
-        await asyncio.wait_for(taken.wait(), 10)
-        server.kill()
-        await asyncio.sleep(0.1)
-        before = last_taken[0]
-        await server.start()
-        back = loop.time()
-        while last_taken[0] <= before:
+        trading = asyncio.create_task(trade())
+        tasks.append(trading)
+        gaps: list[float] = []
+        for _ in range(KILLS):
             taken.clear()
             await asyncio.wait_for(taken.wait(), 10)
-        gaps.append(loop.time() - back)
-    stop.set()
-    await trading
-    while last_taken[0] < number - 1:
-        taken.clear()
-        await asyncio.wait_for(taken.wait(), 10)
+            server.kill()
+            await asyncio.sleep(0.1)
+            before = last_taken[0]
+            await server.start()
+            back = loop.time()
+            while last_taken[0] <= before:
+                taken.clear()
+                await asyncio.wait_for(taken.wait(), 10)
+            gaps.append(loop.time() - back)
+        stop.set()
+        await trading
+        while last_taken[0] < number - 1:
+            taken.clear()
+            await asyncio.wait_for(taken.wait(), 10)
 
-    numbers = [row[0] for row in await kept.rows("select number from bars order by rowid")]
-    print(f"{KILLS} kills, {number} bars, gaps {min(gaps):.2f} .. {max(gaps):.2f} s")
-    assert numbers == list(range(number))
-    assert max(gaps) <= 1.0
-    pump.cancel()
-    for bus in (speaking, hearing):
-        await bus.close()
-    for store in (told, kept):
-        await store.close()
-    server.stop()
+        numbers = [row[0] for row in await kept.rows("select number from bars order by rowid")]
+        print(f"{KILLS} kills, {number} bars, gaps {min(gaps):.2f} .. {max(gaps):.2f} s")
+        assert numbers == list(range(number))
+        assert max(gaps) <= 1.0
+    finally:
+        for task in tasks:
+            task.cancel()
+        for bus in (speaking, hearing):
+            await bus.close()
+        for store in (told, kept):
+            await store.close()
+        server.stop()
