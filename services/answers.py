@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.contracts.errors import NeedsOperator
-from shared.runtime.settings import PORTS
+from shared.runtime.settings import PORTS, strategies_folder
 
 console = Console(highlight=False)
 
@@ -156,9 +156,9 @@ def verify_record(stack: Stack, as_json: bool) -> int:
 
 def show_strategies(as_json: bool) -> None:
     """Names, parameters, bounds."""
-    from shared.trading.strategies import all_strategies
+    from shared.trading.strategies import load_strategies
 
-    rows = [strategy.schema() for strategy in all_strategies().values()]
+    rows = [strategy.schema() for strategy in load_strategies(strategies_folder()).values()]
     if as_json:
         _json(rows)
         return

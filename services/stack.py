@@ -20,7 +20,7 @@ from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import symbol_of_file, timeframe_of_file
 from shared.contracts.times import parse_time, timeframe_length
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
-from shared.runtime.settings import PORTS
+from shared.runtime.settings import PORTS, strategies_folder
 
 SIMULATED_SYMBOLS = "BTC-USDT,ETH-USDT,SOL-USDT"
 SIMULATED_BARS = 10_000  # an instrument, with --until-end
@@ -125,6 +125,8 @@ class Plan:
             "TRIMTAB_BACKTEST_SUITE_SEED": str(self.seed),
             "TRIMTAB_ML_SERVICE_SEED": str(self.seed),
             "TRIMTAB_GOVERNOR_PROFILE": "demo" if simulated else "paper",
+            # Services run in the folder of the source; the user's strategies lie where the user is.
+            "TRIMTAB_STRATEGIES": str(strategies_folder().resolve()),
         }
         if self.venue_url:
             said["TRIMTAB_VENUE_URL"] = self.venue_url

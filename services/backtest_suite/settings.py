@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -51,8 +49,3 @@ class BacktestSettings(Settings):
     @property
     def costs(self) -> Costs:
         return Costs(fee_bps=self.fee_bps, slippage_bps=self.slippage_bps)
-
-    @property
-    def strategies_folder(self) -> Path:
-        """Where users' strategies lie."""
-        return Path(os.environ.get("TRIMTAB_STRATEGIES", "strategies"))

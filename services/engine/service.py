@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import ROUND_FLOOR, Decimal
-from pathlib import Path
 
 import msgspec
 
@@ -116,7 +114,7 @@ async def _patiently(
 async def _recovered_desk(host: Host[EngineSettings], instruments: Mapping[str, Instrument]) -> Desk:
     """The desk as it was when we stopped; at the first start, with the capital shared equally."""
     settings = host.settings
-    found = load_strategies(Path(os.environ.get("TRIMTAB_STRATEGIES", "strategies")))
+    found = load_strategies(settings.strategies_folder)
     strategies = [find_strategy(name, found) for name in settings.strategies]
     all_series = [await _recovered_series(host, each) for each in instruments.values()]
     kept = await host.store.row("select value from facts where name = 'standing'")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
@@ -34,8 +32,3 @@ class ParamSettings(Settings):
     @classmethod
     def _words(cls, value: object) -> object:
         return words(value)
-
-    @property
-    def strategies_folder(self) -> Path:
-        """Where users' strategies lie."""
-        return Path(os.environ.get("TRIMTAB_STRATEGIES", "strategies"))

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     restarts: int = Field(0, description="How often the launcher started this service anew; set by the launcher.")
 
     @property
+    def strategies_folder(self) -> Path:
+        """Where users' own strategies lie."""
+        return strategies_folder()
+
+    @property
     def port(self) -> int:
         """This service's port; 0 asks the system for a free one."""
         return 0 if self.port_base == 0 else self.port_base + PORTS[self.SERVICE]
@@ -99,6 +104,11 @@ class Settings(BaseSettings):
             return cls(**flags)
         except ValidationError as error:
             raise NeedsOperator(_explained(error, cls)) from error
+
+
+def strategies_folder() -> Path:
+    """Where users' own strategies lie: `TRIMTAB_STRATEGIES`, or `strategies` where one stands."""
+    return Path(os.environ.get("TRIMTAB_STRATEGIES", "strategies"))
 
 
 class _TomlFile(PydanticBaseSettingsSource):

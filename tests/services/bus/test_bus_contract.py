@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shared.bus.bus import ARTIFACT_BYTES, Bus, Delivery, Outgoing
 from shared.bus.memory import MemoryBus, MemoryServer
@@ -281,3 +282,19 @@ async def test_a_start_goes_on_behind_the_last_message_that_was_committed(connec
         await store.close()
 
     assert sorted(heard) == heard == sorted(set(heard)) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_a_handler_logs_names_the_message_that_began_the_story(bus: Bus) -> None:
+    store = await Store.open(None)
+    listener, pump = await listener_on(bus, "engine", store)
+    named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def on_bar(message: BarClosed, effects: Effects) -> None:
+        named.set_result(structlog.contextvars.get_contextvars()["correlation"])
+
+    await listener.listen({BAR_CLOSED: on_bar})
+    await bus.publish([outgoing(bar(1))])
+
+    assert await asyncio.wait_for(named, 5) == message_id(bar(1))
+    pump.cancel()
+    await store.close()
