@@ -40,7 +40,7 @@ demo:
 
 # speed, as ratios in one run
 bench *options:
-    python -m pytest tests/benchmarks --benchmark-enable --benchmark-only {{ options }}
+    python -m pytest tests/benchmarks --benchmark-enable -s {{ options }}
 
 # print docs/messages.md from the table of subjects
 messages:
