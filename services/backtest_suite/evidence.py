@@ -73,19 +73,3 @@ def evidence(order: EvidenceOrdered, strategy: Strategy, params: Any, bars: Colu
         failure="",
         given_at=order.ordered_at,
     )
-
-
-def no_evidence(order: EvidenceOrdered, failure: str) -> EvidenceGiven:
-    """Why there is nothing; nothing is invented."""
-    return EvidenceGiven(
-        job_id=order.job_id,
-        worker="backtest_suite",
-        subject_id=order.subject_id,
-        span=None,
-        figures=None,
-        stressed=None,
-        metrics={},
-        trials=0,
-        failure=failure,
-        given_at=order.ordered_at,
-    )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 
 from services.backtest_suite.bars import Ingester
-from services.backtest_suite.evidence import evidence, first_needed, no_evidence, strategy_of
+from services.backtest_suite.evidence import evidence, first_needed, strategy_of
 from services.backtest_suite.searches import TABLES, Searches
 from services.backtest_suite.settings import BacktestSettings
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import PresetPromoted, PresetRefused, StageChanged
-from shared.contracts.jobs import EvidenceOrdered
+from shared.contracts.jobs import EvidenceOrdered, no_evidence
 from shared.contracts.market import BarClosed, GapFound
 from shared.contracts.subjects import (
     BAR_CLOSED,

@@ -13,7 +13,7 @@ from services.ml_service.evidence import judge
 from services.ml_service.registry import Registry
 from services.ml_service.series import Series
 from shared.contracts.errors import BadMessage
-from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
+from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered, no_evidence
 from shared.contracts.times import timeframe_length, to_ms
 from shared.regimes.features import WARMUP_BARS, features_of_closes
 from shared.regimes.hmm import RegimeModel
@@ -34,7 +34,7 @@ class EvidenceDesk:
         try:
             return await self._judge(job, series)
         except BadMessage as error:
-            return _nothing(job, str(error))
+            return no_evidence(job, str(error))
 
     async def _judge(self, job: EvidenceOrdered, series: Series) -> EvidenceGiven:
         model = await self._model(job.subject_id)
@@ -55,23 +55,8 @@ class EvidenceDesk:
         if not all(map(math.isfinite, metrics.values())):
             raise BadMessage(f"The figures of model {job.subject_id[:12]} are not finite: {metrics}")
         return msgspec.structs.replace(
-            _nothing(job, failure=""),
+            no_evidence(job, failure=""),
             span=span_of(judged),
             metrics=metrics,
             trials=sum(known.series == series.key for known in self._registry.known.values()),
         )
-
-
-def _nothing(job: EvidenceOrdered, failure: str) -> EvidenceGiven:
-    return EvidenceGiven(
-        job_id=job.job_id,
-        worker="ml_service",
-        subject_id=job.subject_id,
-        span=None,
-        figures=None,
-        stressed=None,
-        metrics={},
-        trials=0,
-        failure=failure,
-        given_at=job.ordered_at,
-    )

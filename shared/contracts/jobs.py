@@ -62,3 +62,19 @@ class EvidenceGiven(Message, frozen=True, kw_only=True):
     @property
     def happened_at(self) -> datetime:
         return self.given_at
+
+
+def no_evidence(order: EvidenceOrdered, failure: str) -> EvidenceGiven:
+    """The answer to an order with nothing in it but the reason; nothing is invented."""
+    return EvidenceGiven(
+        job_id=order.job_id,
+        worker=order.worker,
+        subject_id=order.subject_id,
+        span=None,
+        figures=None,
+        stressed=None,
+        metrics={},
+        trials=0,
+        failure=failure,
+        given_at=order.ordered_at,
+    )
