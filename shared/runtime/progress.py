@@ -163,23 +163,13 @@ class ProgressKeeper:
             finally:
                 self._waiters.remove(waiter)
 
-    async def until_booked(self, message_id: str, services: Iterable[str]) -> None:
-        """Wait until each of these services has taken this message in."""
-        names = tuple(services)
-        await self.until(lambda: all(message_id in self.of(name).booked for name in names))
-
-    async def until_reached(self, service: str, symbol: str, timeframe: str, opened_at: datetime) -> None:
-        """Wait until that service has come to this bar."""
-        series, ms = f"{symbol}.{timeframe}", to_ms(opened_at)
-        await self.until(lambda: self.of(service).at.get(series, -1) >= ms)
-
 
 class _Ids:
     """The last ids of a kind, oldest first. Between two beats only those that are new are said."""
 
     def __init__(self) -> None:
         self._all: OrderedDict[str, None] = OrderedDict()
-        self._new: list[str] = []
+        self._new: deque[str] = deque(maxlen=REMEMBERED)
 
     def add(self, ids: Iterable[str]) -> None:
         for one in ids:
@@ -194,7 +184,7 @@ class _Ids:
         if is_beat:
             self._new.clear()
             return tuple(self._all)
-        return tuple(self._new[-REMEMBERED:])
+        return tuple(self._new)
 
     def __contains__(self, one: str) -> bool:
         return one in self._all

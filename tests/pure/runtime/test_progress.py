@@ -1,0 +1,40 @@
+"""How far a service says it has come, and what another makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+
+from shared.bus.memory import MemoryBus, MemoryServer
+from shared.runtime.clock import VenueClock
+from shared.runtime.progress import REMEMBERED, ProgressKeeper
+
+
+async def test_what_was_booked_long_ago_is_forgotten_by_who_heard_of_it_and_takes_no_room() -> None:
+    server = MemoryServer()
+    engine = ProgressKeeper("engine", MemoryBus(server), VenueClock())
+    listener = ProgressKeeper("param_controller", MemoryBus(server), VenueClock())
+    await listener.hear_others(["engine"])
+    saying = asyncio.create_task(engine.say_for_ever())
+
+    async def book(first: int, count: int) -> int:
+        for number in range(first, first + count):
+            engine.booked(f"TradeFill:sim.BTC-USDT.{number:06}")
+            if number % 50 == 49:
+                await asyncio.sleep(0)  # its turn to say it
+                listener.of("engine")
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = await book(0, 20_000)
+        after = await book(20_000, 20_000)
+    finally:
+        tracemalloc.stop()
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
+
+    heard = list(listener.of("engine").booked)
+    assert len(heard) == REMEMBERED
+    assert heard[-1] == "TradeFill:sim.BTC-USDT.039999"
+    assert after - before < 200_000  # 20,000 ids that nobody needs would be 2 MB
