@@ -281,7 +281,6 @@ class Terminal:
     """What a person sees. Every line of every service goes to `logs/`; what is loud comes here as well."""
 
     def __init__(self, plan: Plan) -> None:
-        self._quiet = plan.as_json
         self._verbose = plan.verbose
         self._console = Console(stderr=True, highlight=False)
         self._status = self._console.status("Starting ...") if self._console.is_terminal and not plan.as_json else None

@@ -137,12 +137,6 @@ class NatsBus:
     def is_connected(self) -> bool:
         return self._client.is_connected
 
-    @property
-    def server_version(self) -> str:
-        """Of the server that we are connected to."""
-        version = self._client.connected_server_version
-        return f"{version.major}.{version.minor}.{version.patch}"
-
     async def ensure_streams(self) -> None:
         """Make the streams and the artifact bucket that are missing. Done by who has the right: the launcher."""
         for stream in STREAMS:

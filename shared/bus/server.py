@@ -165,10 +165,6 @@ class Server:
         """Of the process; 0 before the start."""
         return 0 if self._process is None else self._process.pid
 
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
-
     def kill(self) -> None:
         """kill -9, as a crash would."""
         if self._process is not None:

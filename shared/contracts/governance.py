@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Literal
 
@@ -269,9 +268,3 @@ class StageChanged(Message, frozen=True, kw_only=True):
     @property
     def happened_at(self) -> datetime:
         return self.changed_at
-
-
-def is_finite_figures(figures: Figures) -> bool:
-    """Whether every figure is a number, so that a gate may judge it."""
-    values = (figures.net_return, figures.sharpe, figures.max_drawdown, figures.win_rate, figures.expectancy_r)
-    return all(map(math.isfinite, values))
