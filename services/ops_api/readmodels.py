@@ -114,7 +114,7 @@ class ReadModels:
             if is_current:
                 self._remember(effects, message)
             if counted:
-                self._count(effects, counted)
+                self.count(effects, counted)
 
         return handle
 
@@ -131,24 +131,24 @@ class ReadModels:
                 effects.execute(f"delete from {table} where series = ? and opened_ms < ?", series, oldest_ms)
         self._remember(effects, bar)
         if not bar.is_history:
-            self._count(effects, "bars_closed")
+            self.count(effects, "bars_closed")
         self.stale(f"bars.{series}")
 
     async def _on_gap(self, gap: GapFound, effects: Effects) -> None:
         self._keep(effects, gap)
         if not gap.is_history:
-            self._count(effects, "gaps", gap.bars)
+            self.count(effects, "gaps", gap.bars)
 
     async def _on_reading(self, reading: RegimeReading, effects: Effects) -> None:
         series = series_of(reading)
         odds = (None if math.isnan(p) else p for p in (reading.bull, reading.bear, reading.chop))
         effects.execute(
-            "insert or replace into readings values (?, ?, ?, ?, ?, ?, ?)",
-            *(series, to_ms(reading.opened_at), reading.regime, *odds, reading.model_id),
+            "insert or replace into readings values (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(series, to_ms(reading.opened_at), reading.regime, *odds, reading.model_id, reading.reading_hash),
         )
         self._remember(effects, reading)
         if not reading.is_history:
-            self._count(effects, f"regime.{reading.regime}")
+            self.count(effects, f"regime.{reading.regime}")
         self.stale(f"bars.{series}")
 
     async def _on_model_demoted(self, demoted: ModelDemoted, effects: Effects) -> None:
@@ -162,7 +162,7 @@ class ReadModels:
         self._keep(effects, promoted)
         self._remember(effects, promoted)
         if promoted.evidence_id:  # a default is admitted from birth: no gate passed it
-            self._count(effects, "presets_promoted")
+            self.count(effects, "presets_promoted")
         self.stale("presets")
 
     async def _on_preset_demoted(self, demoted: PresetDemoted, effects: Effects) -> None:
@@ -175,7 +175,7 @@ class ReadModels:
     async def _on_stage(self, change: StageChanged, effects: Effects) -> None:
         self._keep(effects, change)
         if change.kind == "model" and change.after == "refused":  # models have no message of their own for it
-            self._count(effects, "models_refused")
+            self.count(effects, "models_refused")
 
     async def _on_trade(self, trade: TradeClosed, effects: Effects) -> None:
         self._keep(effects, trade)
@@ -185,7 +185,7 @@ class ReadModels:
             *(trade.trade_id, to_ms(trade.closed_at), trade.symbol, trade.strategy, trade.timeframe, trade.side),
             *(trade.exit_reason, msgspec.msgpack.encode(trade)),
         )
-        self._count(effects, "trades_closed")
+        self.count(effects, "trades_closed")
         self.stale("trades")
 
     async def _on_snapshot(self, snapshot: PortfolioSnapshot, effects: Effects) -> None:
@@ -202,7 +202,7 @@ class ReadModels:
         self._keep(effects, tripped)
         self._remember(effects, tripped)
         if tripped.after == "halted" != tripped.before:
-            self._count(effects, "halts")
+            self.count(effects, "halts")
 
     async def _on_answer(self, answer: CommandAnswered, effects: Effects) -> None:
         self._keep(effects, answer)
@@ -233,7 +233,8 @@ class ReadModels:
             *(type(message).__name__, about(message), msgspec.msgpack.encode(message)),
         )
 
-    def _count(self, effects: Effects, name: str, n: int = 1) -> None:
+    def count(self, effects: Effects, name: str, n: int = 1) -> None:
+        """Add to what is counted under this name."""
         self.now.counts[name] += n
         effects.execute("insert into counts values (?, ?) on conflict (name) do update set n = n + excluded.n", name, n)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.ops_api.access import Access
 from services.ops_api.commands import Commands
+from services.ops_api.comparison import Comparison
 from services.ops_api.live import Pulse
 from services.ops_api.now import Now
 from services.ops_api.readmodels import ReadModels
@@ -12,7 +13,8 @@ from services.ops_api.settings import OpsSettings
 from services.ops_api.status import Watch
 from services.ops_api.tables import TABLES
 from shared.contracts.market import BarClosed
-from shared.contracts.subjects import BAR_CLOSED, HEALTH, PROGRESS
+from shared.contracts.regime import RegimeReading
+from shared.contracts.subjects import BAR_CLOSED, HEALTH, PROGRESS, REGIME_READING
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
@@ -28,6 +30,8 @@ async def serve(host: Host[OpsSettings]) -> None:
     watch = Watch(now, settings, host.clock)
     pulse = Pulse(lambda: watch.status().flat())
     commands = Commands(host)
+    comparison = Comparison(host, models)
+    await comparison.recover(host.store)
     models.stale, models.answered = pulse.stale, commands.answered
 
     if host.web is not None:
@@ -38,16 +42,21 @@ async def serve(host: Host[OpsSettings]) -> None:
         host.web.include_router(page_routes(access, settings))
 
     handlers = models.handlers()
-    on_bar = handlers[BAR_CLOSED]
+    on_bar, on_reading = handlers[BAR_CLOSED], handlers[REGIME_READING]
 
     async def on_bar_reached(bar: BarClosed, effects: Effects) -> None:
         await on_bar(bar, effects)
         effects.afterwards(lambda: host.progress.reached(bar.venue, bar.symbol, bar.timeframe, bar.opened_at))
 
+    async def on_reading_kept(reading: RegimeReading, effects: Effects) -> None:
+        await on_reading(reading, effects)
+        effects.afterwards(lambda: comparison.heard(reading))
+
     await host.bus.hear(HEALTH.wildcard, watch.on_health)
     await host.bus.hear(PROGRESS.wildcard, watch.on_progress)
-    await host.listen({**handlers, BAR_CLOSED: on_bar_reached}, LINGER_S)
+    await host.listen({**handlers, BAR_CLOSED: on_bar_reached, REGIME_READING: on_reading_kept}, LINGER_S)
     host.spawn(pulse.beat_for_ever(), "pulse")
+    host.spawn(comparison.compare_for_ever(), "comparison")
 
 
 SERVICE = Service("ops_api", OpsSettings, serve, TABLES)

@@ -28,6 +28,8 @@ COUNTS = (
     "presets_proposed",
     "presets_promoted",
     "presets_refused",
+    "readings_compared",  # the engine's with ml_service's, read by the same model
+    "mismatches",
     "decisions",
     "outcomes",
     "signals",

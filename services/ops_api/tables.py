@@ -45,4 +45,7 @@ TABLES = (
     # Who logged in on the page: hashes of cookies, and the login link that was used.
     "create table sessions (sha256 text primary key, ends_ms integer not null) without rowid",
     "create table used_logins (sha256 text primary key) without rowid",
+    # How far readings were compared with the engine's.
+    "alter table readings add column reading_hash text not null default ''",
+    "create table compared (series text primary key, state blob not null) without rowid",
 )

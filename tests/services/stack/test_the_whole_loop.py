@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def test_ctrl_c_and_up_again_goes_on_where_it_was(tmp_path: Path) -> None:
     for _ in range(2):
         process = begin(folder, base, "--speed", "20")
         try:
-            seen = until_bars(base, reached + 60)
+            seen = until(base + 3, "bars_decided", reached + 60)
+            compared = until(base + 2, "readings_compared", reached + 1)
         finally:
             began = time.monotonic()
             os.killpg(process.pid, signal.SIGINT)
@@ -118,18 +120,17 @@ def test_ctrl_c_and_up_again_goes_on_where_it_was(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert seen["bars_doubled"] == seen["bars_missed"] == 0
         assert seen["bars_decided"] >= reached + 60
+        assert compared["mismatches"] == 0  # the engine and ml_service read every bar to the same bytes
         reached = seen["bars_decided"]
 
 
-def until_bars(base: int, bars: int) -> dict[str, Any]:
-    """The engine's status once it has decided on so many bars."""
+def until(port: int, name: str, least: int) -> dict[str, Any]:
+    """A service's status once it has counted so many of these."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        try:
-            status: dict[str, Any] = httpx.get(f"http://127.0.0.1:{base + 3}/status", timeout=5).json()
-        except httpx.HTTPError:
-            status = {"bars_decided": -1}
-        if status.get("bars_decided", -1) >= bars:  # not there before the service is ready
-            return status
+        with suppress(httpx.HTTPError):  # not there before the service is ready
+            status: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/status", timeout=5).json()
+            if status.get(name, -1) >= least:
+                return status
         time.sleep(0.1)  # another program, asked over HTTP as a person would
-    raise AssertionError(f"the engine had not decided on {bars} bars after 90 s")
+    raise AssertionError(f"{name} of the service at port {port} had not come to {least} after 90 s")
