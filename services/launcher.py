@@ -24,6 +24,7 @@ from typing import IO, Any
 from shared.bus.nats import NatsBus, connect_when_there
 from shared.bus.server import LAUNCHER, Server, Users, die_with_parent
 from shared.contracts.errors import NeedsOperator
+from shared.runtime.logs import in_words
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS
 
@@ -223,17 +224,17 @@ class Launcher:
         assert process is not None and process.stdout is not None
         loop = asyncio.get_running_loop()
         born = loop.time()
-        rest = b""
+        rest, last = b"", ""
         while chunk := await process.stdout.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self.say(child.name, line.decode(errors="replace"))
+                last = line.decode(errors="replace")
+                self.say(child.name, last)
         code = await process.wait()
         if self._stopping:
             return
         if code == EXIT_NEEDS_OPERATOR:
-            child.wants_operator = f"{child.name} stopped and needs a person; its last line says why."
-            self.say("launcher", child.wants_operator)
+            child.wants_operator = f"{child.name} stopped and needs a person: {in_words(last)}"
             if not self.failed.done():
                 self.failed.set_exception(NeedsOperator(child.wants_operator))
             return

@@ -19,6 +19,7 @@ from services.launcher import LOCKSTEP, ORDER, Launcher
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import symbol_of_file, timeframe_of_file
 from shared.contracts.times import parse_time, timeframe_length
+from shared.runtime.logs import in_words
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS, strategies_folder
 
@@ -306,7 +307,7 @@ class Terminal:
             self._logs[service].write(text + "\n")
             self._logs[service].flush()
         if service == "launcher" or self._verbose or any(word in text for word in LOUD):
-            self._console.print(f"{service:<17}{text}", markup=False, soft_wrap=True)
+            self._console.print(f"{service:<17}{in_words(text)}", markup=False, soft_wrap=True)
 
     def glance(self, status: dict[str, Any] | None) -> None:
         """The stack in one line, on a terminal."""

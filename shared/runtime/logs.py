@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -47,6 +48,19 @@ def set_up_logs(service: str, form: Literal["auto", "console", "json"], level: s
     root.setLevel(level.upper())
     for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "ccxt", "asyncio", "telegram"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def in_words(line: str) -> str:
+    """A JSON log line as a person reads it: `event  key=value ...`, or the error alone; other lines as they are."""
+    try:
+        event = json.loads(line)
+        name = event.pop("event")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return line
+    if name == "needs_operator":
+        return str(event.get("error", name))
+    told = (f"{key}={value}" for key, value in event.items() if key not in ("level", "timestamp", "service"))
+    return "  ".join((str(name), *told))
 
 
 def _named(service: str) -> structlog.typing.Processor:
