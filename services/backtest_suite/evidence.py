@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from services.backtest_suite.bars import span_of, terms_for
 from shared.artifacts.presets import preset_from_bytes
 from shared.contracts.errors import BadMessage
-from shared.contracts.governance import Costs
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
 from shared.contracts.times import timeframe_length, to_ms
 from shared.trading.columns import Columns
@@ -47,7 +48,7 @@ def evidence(order: EvidenceOrdered, strategy: Strategy, params: Any, bars: Colu
         raise BadMessage(f"There are no bars of {order.symbol} from {order.first} to {order.last}.")
     known = bars.between(0, to_ms(order.last))
     trade_from = len(known) - len(judged)
-    doubled = Costs(fee_bps=order.costs.fee_bps, slippage_bps=2 * order.costs.slippage_bps)
+    doubled = msgspec.structs.replace(order.costs, slippage_bps=2 * order.costs.slippage_bps)
     try:
         figures, stressed = (
             scan(

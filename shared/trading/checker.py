@@ -74,7 +74,9 @@ def _fault_of(node: ast.AST, names: dict[str, Any]) -> str:
     match node:
         case ast.BinOp(op=ast.Pow()):
             return "x ** y gives other bits compiled; write x * x, math.sqrt(x) or math.pow(x, y)"
-        case ast.Call(func=ast.Name(id="Target"), args=args, keywords=keywords) if len(args) + len(keywords) < 5:
+        case ast.Call(func=ast.Name(id="Target"), args=args, keywords=keywords) if len(args) + len(keywords) < len(
+            Target._fields
+        ):
             return "Target is written out whole in a kernel, or said with long(), short() or flat()"
         case ast.Call(func=ast.Name(id="round"), args=[_, _, *_]):
             return "round(x, n) gives other bits compiled; leave the rounding to the ledger"

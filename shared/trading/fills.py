@@ -64,7 +64,7 @@ class Sleeve(NamedTuple):
     refused: int  # 0, or why it cannot go on
 
 
-NO_EXITS = Target(0.0, math.nan, math.nan, math.nan, 0)
+NO_EXITS = Target(0.0, math.nan, math.nan, math.nan, 0, math.nan, math.nan)
 
 
 @kernel
@@ -101,7 +101,7 @@ def fill_at_open(sleeve: Sleeve, stats: Stats, open: float, typical: float, rule
     lots = fill_lots(sleeve, ticks, rules)
     if lots != 0:
         notional = abs(lots) * ticks * rules.unit
-        fee = fee_on(notional, rules.fee_ppm)
+        fee = fee_on(notional, rules.fee_ppm, rules.min_fee)
         held = sleeve.book.lots
         if (held > 0 and held + lots < 0) or (held < 0 and held + lots > 0):  # a trade ends here and another begins
             closing = abs(held) * ticks * rules.unit

@@ -43,9 +43,10 @@ def equity_at(book: Book, ticks: int, unit: int) -> int:
 
 
 @kernel
-def fee_on(notional: int, fee_ppm: int) -> int:
-    """The fee on a notional, rounded once, half up. In two parts, so that the product cannot overflow."""
-    return notional // PPM * fee_ppm + (notional % PPM * fee_ppm + PPM // 2) // PPM
+def fee_on(notional: int, fee_ppm: int, min_fee: int) -> int:
+    """The fee on a fill, rounded once, half up. In two parts, so that the product cannot overflow."""
+    fee = notional // PPM * fee_ppm + (notional % PPM * fee_ppm + PPM // 2) // PPM
+    return max(min_fee, fee)
 
 
 @kernel

@@ -55,12 +55,13 @@ def opened_bar(
     typical = typical_range(high, low, close, i - 1) if needs_typical(sleeve) else math.nan
     before = sleeve
     sleeve, stats = fill_at_open(sleeve, stats, open[i], typical, rules)
-    if written + 4 <= len(fills) and sleeve.book.lots != before.book.lots:
+    if written + 5 <= len(fills) and sleeve.book.lots != before.book.lots:
         fills[written] = i
         fills[written + 1] = sleeve.book.lots - before.book.lots
         fills[written + 2] = fill_ticks(open[i], before.plan.want, rules)
         fills[written + 3] = sleeve.book.fees - before.book.fees
-        written += 4
+        fills[written + 4] = before.plan.reason
+        written += 5
     return sleeve, stats, written
 
 
@@ -89,8 +90,8 @@ def run(
     """Step a strategy over columns of bars and trade what it wants.
 
     Regimes are columns of the same length, or of length 1. `owner` is the state to begin with; it is consumed, and
-    must live as long as the loop runs. Orders are made from bar `trade_from` on. `fills` takes four numbers each (bar,
-    lots, ticks, fee), as many as there is room for.
+    must live as long as the loop runs. Orders are made from bar `trade_from` on. `fills` takes five numbers each (bar,
+    lots, ticks, fee, reason), as many as there is room for.
 
     Nothing else is told bar by bar: a curve follows from the fills, and a test or a store a bar is 5 % of the loop.
     Returns the sleeve, its sums, and how many numbers were written to `fills`.
@@ -122,6 +123,8 @@ def follow(
     take_profit: Column,
     trail: Column,
     max_bars: Sequence[int],
+    limit: Column,
+    trigger: Column,
     rules: Rules,
     cash: int,
     trade_from: int,
@@ -136,7 +139,7 @@ def follow(
             if sleeve.refused != 0:
                 break
             sleeve, stats, written = opened_bar(sleeve, stats, i, open, high, low, close, rules, fills, written)
-        target = Target(exposure[i], stop[i], take_profit[i], trail[i], max_bars[i])
+        target = Target(exposure[i], stop[i], take_profit[i], trail[i], max_bars[i], limit[i], trigger[i])
         sleeve, stats = at_close(sleeve, stats, close[i], target, i >= trade_from, rules)
     return sleeve, stats, written
 

@@ -11,17 +11,19 @@ from shared.trading.scales import Rules
 def lots_for(exposure: float, equity: int, close: float, rules: Rules) -> int:
     """The lots (signed) that hold `exposure` of `equity` (ledger units) at `close`, net of slippage and fee.
 
-    Rounded towards zero, and never more than may be held.
+    Rounded towards zero, and never more than may be held. With a fixed size: that, or what all of the equity pays for.
     """
     if equity <= 0:
         return 0
     side = 1.0 if exposure > 0.0 else -1.0
+    share = 1.0 if rules.size > 0 else exposure * side * rules.exposure
     price = close * rules.ticks * (1.0 + rules.slippage) + 1.0  # ticks; a fill is rounded by less than one
     worth = price * float(rules.unit) * (1.0 + float(rules.fee_ppm) / float(PPM))
-    lots = exposure * side * float(equity) / worth
-    if lots >= float(rules.max_lots):  # tested before int(): a float that does not fit would wrap
-        return int(side) * rules.max_lots
-    return int(side) * int(lots)
+    lots = (share * float(equity) - float(rules.min_fee)) / worth
+    most = rules.size if 0 < rules.size < rules.max_lots else rules.max_lots
+    if lots >= float(most):  # tested before int(): a float that does not fit would wrap
+        return int(side) * most
+    return int(side) * int(lots) if lots > 0.0 else 0
 
 
 @kernel
@@ -49,7 +51,7 @@ def affordable(lots: int, cash: int, ticks: int, rules: Rules) -> int:
     A market may open above the close at which the quantity was fixed; a sleeve on spot never owes money.
     """
     cost = float(ticks) * float(rules.unit) * (1.0 + float(rules.fee_ppm) / float(PPM))
-    purse = float(cash) * (1.0 - 1e-12) - 1.0  # what floats may blur, and the fee's rounding
+    purse = float(cash) * (1.0 - 1e-12) - 1.0 - float(rules.min_fee)  # what floats may blur, and the fee's rounding
     if purse <= 0.0:
         return 0
     return lots if float(lots) * cost <= purse else int(purse / cost)

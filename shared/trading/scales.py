@@ -24,9 +24,12 @@ class Rules(NamedTuple):
     ticks: float  # in 1.0 of price
     unit: int  # ledger units that one lot costs at one tick
     fee_ppm: int  # of the notional, in millionths (1 bps = 100)
-    slippage: float  # fraction of the price, against the trader
+    min_fee: int  # ledger units, of each fill
+    slippage: float  # fraction of the price, against the trader; half the spread is in it
     min_notional: int  # ledger units that an order must be worth
     max_lots: int  # that may be held
+    size: int  # lots that are held whenever the exposure is not 0; 0: the exposure's share of the equity
+    exposure: float  # 0..1, times that of every target
     shorts: bool  # whether lots can be owed
     top: float  # ticks of the highest price that can come; 0 when nobody knows, as in live trading
 
@@ -68,23 +71,52 @@ class Scale:
         return ticks * self.tick
 
     def rules(
-        self, instrument: Instrument, costs: Costs, *, top: float = 0.0, max_quantity: Decimal | None = None
+        self,
+        instrument: Instrument,
+        costs: Costs,
+        *,
+        top: float = 0.0,
+        max_quantity: Decimal | None = None,
+        size: Decimal | None = None,
+        exposure: float = 1.0,
+        shorts: bool = True,
     ) -> Rules:
-        """The rules of execution. `top` is the highest price of the series, in quote currency."""
-        fee_ppm = round(costs.fee_bps * 100)
-        if abs(fee_ppm - costs.fee_bps * 100) > 1e-6 or fee_ppm < 0:
-            raise NeedsOperator(f"A fee must be >= 0 bps in steps of 0.01, was {costs.fee_bps}.")
-        if not 0 <= costs.slippage_bps < 10_000:
-            raise NeedsOperator(f"Slippage must be 0 <= bps < 10000, was {costs.slippage_bps}.")
+        """The rules of execution. `top` is the highest price of the series, in quote currency.
+
+        `max_quantity` and `size` are base units. Raises NeedsOperator for terms that cannot be counted.
+        """
+        if not 0 <= exposure <= 1:
+            raise NeedsOperator(f"The exposure that scales a strategy's own must be in 0..1, was {exposure}.")
+        lots = 0 if size is None else self.lots(size)
+        if size is not None and (lots == 0 or self.quantity(lots) != size):
+            raise NeedsOperator(
+                f"A size on {instrument.symbol} must be a multiple of its lot {self.lot} above 0, was {size}."
+            )
         ticks = float(1 / self.tick)
         largest = int(LIMIT) // self.unit
         return Rules(
             ticks=ticks,
             unit=self.unit,
-            fee_ppm=fee_ppm,
-            slippage=costs.slippage_bps / 10_000,
+            fee_ppm=ppm(costs.fee_bps),
+            min_fee=self.units(costs.min_fee),
+            slippage=(costs.slippage_bps + costs.spread_bps / 2) / 10_000,
             min_notional=self.units(instrument.min_notional),
             max_lots=largest if max_quantity is None else min(largest, self.lots(max_quantity)),
-            shorts=instrument.kind == "perpetual",
+            size=lots,
+            exposure=exposure,
+            shorts=shorts and can_be_short(instrument, costs),
             top=top * ticks,
         )
+
+
+def ppm(bps: float) -> int:
+    """A fee in millionths of the notional."""
+    told = round(bps * 100)
+    if abs(told - bps * 100) > 1e-6:
+        raise NeedsOperator(f"A fee must be >= 0 bps in steps of 0.01, was {bps}.")
+    return told
+
+
+def can_be_short(instrument: Instrument, costs: Costs) -> bool:
+    """Whether lots can be owed: perpetuals always, shares when somebody lends them, spot never."""
+    return instrument.kind == "perpetual" or (instrument.kind == "share" and costs.borrow_bps_year is not None)

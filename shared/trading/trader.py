@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shared.contracts.errors import BadMessage, TrimtabError
+from shared.contracts.errors import BadMessage, NeedsOperator, TrimtabError
 from shared.contracts.execution import Side, TradeClosed, TradeFill
 from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument
@@ -65,6 +65,10 @@ class Trader:
         *,
         kept_bars: int = KEPT_BARS,
     ) -> None:
+        if costs.backtest_only:
+            raise NeedsOperator(
+                f"Only a backtest can charge {', '.join(costs.backtest_only)}: leave them out for {instrument.symbol}."
+            )
         self.strategy = strategy
         self.instrument = instrument
         self.timeframe = timeframe
@@ -185,7 +189,7 @@ class Trader:
         lots = fills.fill_lots(self.sleeve, ticks, self.rules)
         if lots == 0:
             return None
-        fee = fee_on(abs(lots) * ticks * self.rules.unit, self.rules.fee_ppm)
+        fee = fee_on(abs(lots) * ticks * self.rules.unit, self.rules.fee_ppm, self.rules.min_fee)
         side: Side = "buy" if lots > 0 else "sell"
         return PaperFill(
             side,

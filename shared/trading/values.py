@@ -33,6 +33,10 @@ class Target(NamedTuple):
     The exits are distances in quote currency, fixed by the target that opens the position and measured from its mean
     entry price (`trail`: from the best close since then). NaN and 0 mean none. They are judged on closed bars and left
     at the next open; afterwards the sleeve stays flat until the exposure has been 0 or has changed sign.
+
+    `limit` and `trigger` are prices at which the change of exposure shall be made, instead of at the market. Such an
+    order rests for one bar; a target that says the same again renews it. At most one of the two. Kernels say targets
+    with `long`, `short` and `flat`, or write all seven fields.
     """
 
     exposure: float  # fraction of the sleeve's equity, -1..1
@@ -40,6 +44,8 @@ class Target(NamedTuple):
     take_profit: float = math.nan  # gain per unit at which to leave
     trail: float = math.nan  # retreat from the best close at which to leave
     max_bars: int = 0  # closed bars held after which to leave
+    limit: float = math.nan  # trade at this price or better
+    trigger: float = math.nan  # trade at the market once this price is reached: a stop entry
 
 
 UNKNOWN = Regime(math.nan, math.nan, math.nan)
@@ -48,24 +54,36 @@ NAN = math.nan
 
 @kernel
 def long(
-    exposure: float = 1.0, stop: float = NAN, take_profit: float = NAN, trail: float = NAN, max_bars: int = 0
+    exposure: float = 1.0,
+    stop: float = NAN,
+    take_profit: float = NAN,
+    trail: float = NAN,
+    max_bars: int = 0,
+    limit: float = NAN,
+    trigger: float = NAN,
 ) -> Target:
     """Hold this fraction of the equity."""
-    return Target(exposure, stop, take_profit, trail, max_bars)
+    return Target(exposure, stop, take_profit, trail, max_bars, limit, trigger)
 
 
 @kernel
 def short(
-    exposure: float = 1.0, stop: float = NAN, take_profit: float = NAN, trail: float = NAN, max_bars: int = 0
+    exposure: float = 1.0,
+    stop: float = NAN,
+    take_profit: float = NAN,
+    trail: float = NAN,
+    max_bars: int = 0,
+    limit: float = NAN,
+    trigger: float = NAN,
 ) -> Target:
     """Owe this fraction of the equity. On spot it counts as flat."""
-    return Target(-exposure, stop, take_profit, trail, max_bars)
+    return Target(-exposure, stop, take_profit, trail, max_bars, limit, trigger)
 
 
 @kernel
-def flat() -> Target:
+def flat(limit: float = NAN, trigger: float = NAN) -> Target:
     """Hold nothing."""
-    return Target(0.0, NAN, NAN, NAN, 0)
+    return Target(0.0, NAN, NAN, NAN, 0, limit, trigger)
 
 
 @kernel

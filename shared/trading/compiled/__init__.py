@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -31,13 +31,19 @@ __all__ = ["Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"]
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms a run trades."""
+    """On what terms a run trades. What the defaults say is what the engine does."""
 
     instrument: Instrument
     timeframe: str
     costs: Costs
     cash: Decimal  # quote currency
     max_quantity: Decimal | None = None  # base units that may be held
+    size: Decimal | None = None  # base units held whenever the exposure is not 0; None: the exposure's share of equity
+    exposure: float = 1.0  # 0..1, times the strategy's own
+    shorts: bool = True  # where the instrument allows them; False: a negative exposure is 0
+    fill: Literal["next_open", "same_close", "next_close"] = "next_open"  # where market orders are filled
+    exits: Literal["on_close", "at_venue"] = "on_close"  # judged on the closed bar, or resting inside the next
+    funding: tuple[Integers, Floats] | None = None  # of a perpetual: times (ms, rising) and rates, both (k,)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Run:
     sleeve: Sleeve  # as it stood after the last bar
     stats: Stats
     curve: Integers | None  # equity at each close, ledger units (n,)
-    fills: Integers | None  # (k, 4): bar, lots, ticks, fee in ledger units
+    fills: Integers | None  # (k, 5): bar, lots, ticks, fee in ledger units, reason (a number of `fills.REASONS`)
 
 
 def scan(
@@ -114,10 +120,19 @@ class Targets:
     take_profit: Floats
     trail: Floats
     max_bars: Integers
+    limit: Floats
+    trigger: Floats
 
     @classmethod
     def of(
-        cls, exposure: Any, stop: Any = math.nan, take_profit: Any = math.nan, trail: Any = math.nan, max_bars: Any = 0
+        cls,
+        exposure: Any,
+        stop: Any = math.nan,
+        take_profit: Any = math.nan,
+        trail: Any = math.nan,
+        max_bars: Any = 0,
+        limit: Any = math.nan,
+        trigger: Any = math.nan,
     ) -> Targets:
         """Targets from whatever numpy takes; a single number holds for all bars."""
         size = np.shape(exposure)
@@ -132,10 +147,12 @@ class Targets:
             column(take_profit, floats),
             column(trail, floats),
             column(max_bars, np.int64),
+            column(limit, floats),
+            column(trigger, floats),
         )
 
-    def all(self) -> tuple[Floats, Floats, Floats, Floats, Integers]:
-        return self.exposure, self.stop, self.take_profit, self.trail, self.max_bars
+    def all(self) -> tuple[Floats, Floats, Floats, Floats, Integers, Floats, Floats]:
+        return self.exposure, self.stop, self.take_profit, self.trail, self.max_bars, self.limit, self.trigger
 
 
 def execute(
@@ -165,10 +182,20 @@ class _Job:
     ) -> None:
         if len(bars) == 0:
             raise NeedsOperator("A backtest needs at least one bar, there were none.")
+        if terms.fill != "next_open" or terms.exits != "on_close" or terms.funding or terms.costs.backtest_only:
+            raise NeedsOperator("Fills at a close, exits at the venue, funding and the dearer costs are not here yet.")
         scale = Scale.of(terms.instrument)
         self.bars = bars
         self.scale = scale
-        self.rules = scale.rules(terms.instrument, terms.costs, top=bars.top, max_quantity=terms.max_quantity)
+        self.rules = scale.rules(
+            terms.instrument,
+            terms.costs,
+            top=bars.top,
+            max_quantity=terms.max_quantity,
+            size=terms.size,
+            exposure=terms.exposure,
+            shorts=terms.shorts,
+        )
         self.cash = scale.units(terms.cash)
         if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
             raise NeedsOperator(f"A sleeve's cash must be above 0 and countable, was {terms.cash}.")
@@ -179,7 +206,7 @@ class _Job:
         self.periods = periods_per_year(terms.timeframe, terms.instrument.calendar)
 
     def run(self, strategy: Strategy, params: Any, with_curve: bool = False, with_fills: bool = False) -> Run:
-        written = np.zeros(4 * len(self.bars) if with_curve or with_fills else 0, np.int64)
+        written = np.zeros(5 * len(self.bars) if with_curve or with_fills else 0, np.int64)
         trade_from = max(self.trade_from, strategy.warmup(params) - 1)
         run = compiled_loop(strategy)
         try:
@@ -198,7 +225,7 @@ class _Job:
         return self._told(f"{strategy.name} {params}", params, result, trade_from, written, with_curve, with_fills)
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
-        written = np.zeros(4 * len(self.bars) if with_curve or with_fills else 0, np.int64)
+        written = np.zeros(5 * len(self.bars) if with_curve or with_fills else 0, np.int64)
         prices = self.bars.all()[1:5]
         result = follow_loop()(*prices, *targets.all(), self.rules, self.cash, self.trade_from, written)
         return self._told("Targets", None, result, self.trade_from, written, with_curve, with_fills)
@@ -223,13 +250,13 @@ class _Job:
             fees=float(self.scale.amount(sleeve.book.fees)),
             periods_per_year=self.periods,
         )
-        noted = written[:count].reshape(-1, 4)
+        noted = written[:count].reshape(-1, 5)
         curve = self._curve(noted) if with_curve else None
         return Run(params, earned, sleeve, stats, curve, noted if with_fills else None)
 
     def _curve(self, noted: Integers) -> Integers:
         """The equity at each close (n,), in ledger units, from the fills: the same integers as the book's."""
-        bar, lots, ticks, fee = noted.T
+        bar, lots, ticks, fee, _ = noted.T
         cash, held = np.zeros((2, len(self.bars)), np.int64)
         cash[0] = self.cash
         np.add.at(cash, bar, -(lots * ticks * self.rules.unit + fee))

@@ -128,7 +128,7 @@ def _returning(function: Callable[..., Any]) -> Callable[..., Any]:
 def _nothing(strategy: Strategy) -> tuple[Any, ...]:
     """Arguments of the right types and no bars: a call with them compiles."""
     floats, integers = np.zeros(0), np.zeros(0, np.int64)
-    rules = Rules(1.0, 1, 0, 0.0, 0, 1, False, 1.0)
+    rules = Rules(1.0, 1, 0, 0, 0.0, 0, 1, 0, 1.0, False, 1.0)
     params = strategy.params()
     columns = (integers, *[floats] * 5, *[UNKNOWN_COLUMN] * 3)
     return columns, params, strategy.start(params), rules, 1, 0, integers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument
 from shared.trading.columns import Columns
 from shared.trading.compiled import Run, Targets, Terms, execute
-from shared.trading.fills import fill_ticks
+from shared.trading.fills import SIGNAL, fill_ticks
 from shared.trading.ledger import applied, equity_at, fee_on, opened_book
 from shared.trading.performance import begun, figures, periods_per_year, with_equity, with_fill
 from shared.trading.scales import Scale
@@ -31,6 +32,7 @@ class Fill(NamedTuple):
     lots: int
     ticks: int
     fee: int
+    reason: int = SIGNAL
 
 
 def traded(
@@ -41,13 +43,15 @@ def traded(
     instrument: Instrument = BTC,
     costs: Costs = FREE,
     trade_from: int = 0,
+    size: str | None = None,
+    exposure: float = 1.0,
     **exits: float,
 ) -> tuple[Run, list[Fill]]:
     """Follow these exposures over bars with these closes, each opening where the one before closed, with 1,000 USDT."""
     opens = opens or [closes[0], *closes[:-1]]
     high, low = np.maximum(opens, closes), np.minimum(opens, closes)
     bars = Columns.of(np.arange(len(closes)) * 60_000, opens, high, low, closes, np.ones(len(closes)))
-    terms = Terms(instrument, "1m", costs, Decimal(1000))
+    terms = Terms(instrument, "1m", costs, Decimal(1000), size=Decimal(size) if size else None, exposure=exposure)
     run = execute(Targets.of(exposures, **exits), bars, terms, trade_from=trade_from, with_fills=True, with_curve=True)
     assert run.fills is not None
     return run, [Fill(*fill) for fill in run.fills.tolist()]
@@ -73,9 +77,9 @@ def test_a_price_on_the_tick_stays_there_without_slippage() -> None:
 
 
 def test_a_fee_is_rounded_once_half_up() -> None:
-    assert fee_on(1_499, 1_000) == 1  # 1.499
-    assert fee_on(1_500, 1_000) == 2  # 1.5
-    assert fee_on(4_000_000_000_000_000_000, 1_000) == 4_000_000_000_000_000  # no overflow on the way
+    assert fee_on(1_499, 1_000, 0) == 1  # 1.499
+    assert fee_on(1_500, 1_000, 0) == 2  # 1.5
+    assert fee_on(4_000_000_000_000_000_000, 1_000, 0) == 4_000_000_000_000_000  # no overflow on the way
 
 
 def test_fee_and_slippage_leave_cash_for_themselves() -> None:
@@ -194,8 +198,68 @@ def test_a_sale_and_a_purchase_at_one_price_cost_two_fees() -> None:
     assert (book.cash, book.lots, book.fees, equity_at(book, 77, 1)) == (9_995, 0, 5, 9_995)
 
 
+def test_a_fixed_size_is_held_whatever_the_exposure_and_the_equity_are() -> None:
+    _, fills = traded([100.0] * 6, [0.3, 1.0, 0.0, 0.1, 0.1, 0.1], size="0.5")
+    assert [(fill.bar, fill.lots) for fill in fills] == [(1, 500), (3, -500), (4, 500)]
+
+
+def test_a_fixed_size_is_never_more_than_the_equity_pays_for() -> None:
+    _, fills = traded([100.0] * 3, [1.0] * 3, size="50")
+    assert [fill.lots for fill in fills] == [9999]  # 1,000 at 100.01, a tick of room for rounding
+
+
+def test_the_runs_exposure_scales_the_strategys_own() -> None:
+    _, fills = traded([100.0] * 3, [0.5] * 3, exposure=0.5)
+    assert [fill.lots for fill in fills] == [2499]  # a quarter of 1,000 at 100.01
+
+
+def test_a_buyer_pays_half_the_spread_and_a_seller_gets_as_much_less() -> None:
+    rules = Scale.of(BTC).rules(BTC, Costs(fee_bps=0, slippage_bps=5, spread_bps=10))
+    assert (fill_ticks(100.0, 1, rules), fill_ticks(100.0, -1, rules)) == (10010, 9990)  # 5 bps and half of 10
+
+
+def test_a_small_fill_pays_the_least_fee_and_is_sized_net_of_it() -> None:
+    run, fills = traded([100.0] * 3, [1.0] * 3, costs=Costs(fee_bps=0, slippage_bps=0, min_fee=Decimal(400)))
+    # 600 of the 1,000 are left to buy with: 600 / 100.01 = 5.9994
+    assert fills == [Fill(bar=1, lots=5999, ticks=10000, fee=400_00000000)]
+    assert run.sleeve.book.cash == 10_000_000  # 0.1
+
+
+def test_shares_are_sold_short_only_when_somebody_lends_them() -> None:
+    share = Instrument(symbol="AAPL-USD", base="AAPL", quote="USD", kind="share", tick=Decimal("0.01"), lot=Decimal(1))
+    kept, _ = traded([100.0] * 3, [-0.5] * 3, instrument=share)
+    assert (kept.stats.fills, kept.stats.shorts_refused) == (0, 1)
+    assert Scale.of(share).rules(share, Costs(fee_bps=0, slippage_bps=0, borrow_bps_year=0.0)).shorts
+
+
 def test_terms_that_cannot_be_counted_are_refused_with_what_to_change() -> None:
     with pytest.raises(NeedsOperator, match=r"steps of 0\.01"):
         traded([100.0], [0.0], costs=Costs(fee_bps=0.001, slippage_bps=0))
+    with pytest.raises(NeedsOperator, match=r"multiple of its lot 0\.001 above 0, was 0\.0005"):
+        traded([100.0], [0.0], size="0.0005")
+    with pytest.raises(NeedsOperator, match=r"in 0\.\.1, was 2\.0"):
+        traded([100.0], [0.0], exposure=2.0)
     with pytest.raises(NeedsOperator, match="one target for each of the 2 bars"):
         traded([100.0, 100.0], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ({"fee_bps": -1.0}, "fee_bps must be in 0..10000, was -1.0"),
+        ({"slippage_bps": math.nan}, "slippage_bps must be in"),
+        ({"slippage_bps": 9_999.0, "spread_bps": 2.0}, "below 10000 bps together"),
+        ({"min_fee": Decimal("NaN")}, "min_fee must be a finite number"),
+        ({"tiers": ((Decimal(5), 1.0), (Decimal(5), 2.0))}, "rising notionals"),
+        ({"tiers": ((Decimal(5), -1.0),)}, "fees in 0..10000"),
+        ({"max_volume_share": 1.5}, "max_volume_share must be in 0..1"),
+    ],
+)
+def test_costs_that_nobody_charges_are_refused_by_name(costs: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Costs(**{"fee_bps": 0.0, "slippage_bps": 0.0, **costs})
+
+
+def test_costs_of_before_are_read_as_they_were_written() -> None:
+    before = {"fee_bps": 10.0, "slippage_bps": 5.0}
+    assert msgspec.to_builtins(msgspec.convert(before, Costs)) == before

@@ -56,7 +56,7 @@ def step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:
     if s.strength.value > 80.0 or s.strength.value < 20.0:
         side = side * 0.5
     width = p.width * s.spread.value
-    return s, Target(side * p.size, width, 1.5 * width, 2.0 * width, p.patience)
+    return s, long(side * p.size, width, 1.5 * width, 2.0 * width, p.patience)
 
 
 RESTLESS = strategy(
@@ -246,7 +246,7 @@ def test_money_is_conserved_through_a_whole_run(data: st.DataObject, bars: Colum
     unit = trader.scale.unit
 
     cash, lots = trader.scale.units(terms.cash), 0
-    for _, bought, ticks, fee in run.fills.tolist():
+    for _, bought, ticks, fee, _ in run.fills.tolist():
         cash -= bought * ticks * unit + fee
         lots += bought
 
