@@ -11,10 +11,10 @@ from typing import NamedTuple
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures
 from shared.contracts.times import TIMEFRAMES, timeframe_length
+from shared.trading.calendars import bars_a_session, mean_sessions
 from shared.trading.kernel import kernel
 
-# Days on which each calendar trades. A market that never closes has the mean length of the Gregorian year.
-DAYS_PER_YEAR = {"24x7": 365.2425}
+DAYS_PER_YEAR = 365.2425  # the mean length of the Gregorian year: all of it, for a market that never closes
 
 
 class Stats(NamedTuple):
@@ -148,9 +148,14 @@ def figures(stats: Stats, *, bars: int, start: int, fees: float, periods_per_yea
 
 
 def periods_per_year(timeframe: str, calendar: str) -> float:
-    """How many bars of this timeframe a year of this calendar has."""
-    if calendar not in DAYS_PER_YEAR:
-        raise NeedsOperator(
-            f"Annual figures need a calendar with known sessions ({', '.join(DAYS_PER_YEAR)}), was {calendar!r}."
-        )
-    return DAYS_PER_YEAR[calendar] * (TIMEFRAMES["1d"] / timeframe_length(timeframe))
+    """How many bars of this timeframe a mean year of this calendar has.
+
+    24x7  365.2425 days
+    XNYS  the sessions that New York has in a mean year, counted by its calendar, with the bars of a session each
+    """
+    length = timeframe_length(timeframe)
+    if calendar == "24x7":
+        return DAYS_PER_YEAR * (TIMEFRAMES["1d"] / length)
+    if calendar == "XNYS":
+        return mean_sessions() * bars_a_session(length)
+    raise NeedsOperator(f"Annual figures need a calendar with known sessions (24x7, XNYS), was {calendar!r}.")

@@ -181,8 +181,8 @@ def test_the_figures_of_three_returns_are_those_of_the_textbook() -> None:
 def test_figures_that_cannot_be_known_are_not_invented() -> None:
     told = figures(begun(1000), bars=10, start=1000, fees=0.0, periods_per_year=365.0)
     assert all(map(math.isnan, (told.sharpe, told.win_rate, told.profit_factor, told.expectancy_r)))
-    with pytest.raises(NeedsOperator, match="XNYS"):
-        periods_per_year("1d", "XNYS")
+    with pytest.raises(NeedsOperator, match=r"a calendar with known sessions .24x7, XNYS., was 'XLON'"):
+        periods_per_year("1d", "XLON")
 
 
 def test_a_ledger_counts_in_units_in_which_every_notional_is_whole() -> None:
