@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from shared.artifacts.bar_files import NAMES
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs, Span
 from shared.contracts.instruments import Instrument, split_symbol
@@ -17,7 +18,6 @@ from shared.runtime.ingester import IngesterClient
 from shared.trading.columns import Columns
 from shared.trading.compiled import Terms
 
-NAMES = ("timestamp", "open", "high", "low", "close", "volume")
 CASH = Decimal(10_000)  # quote currency; figures are fractions of it
 TICKS_IN_A_PRICE = 6  # a tick is about a millionth of the price: finer than any venue's, so that it decides nothing
 

@@ -7,23 +7,19 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from services.ingester.book import Chunk, Series, tail_of
 from services.ingester.candles import Candle, SeriesName
 from services.ingester.settings import IngesterSettings
+from shared.artifacts.bar_files import written
 from shared.contracts.market import ChunkRegistered
 from shared.contracts.subjects import CHUNK_REGISTERED
 from shared.contracts.times import from_ms
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")  # ms since 1970 UTC; float64
 ROW = struct.Struct("<q5d")
 
 
@@ -100,7 +96,7 @@ class Archive:
         from pyarrow import parquet as pq
 
         parts = [pq.read_table(self.folder / chunk.file) for chunk in chunks]
-        table = pa.concat_tables([*parts, _table(tail)])
+        table = pa.concat_tables([*parts, written(tail)])
         opened = table.column("timestamp").to_numpy()
         begin, end = np.searchsorted(opened, [first, last + 1]).tolist()  # parts and tail are in order
         table = table.slice(begin, end - begin)
@@ -109,19 +105,11 @@ class Archive:
         return sink.getvalue().to_pybytes()
 
 
-def _table(candles: Sequence[Candle]) -> pa.Table:
-    import pyarrow as pa
-
-    types = [pa.int64(), *[pa.float64()] * 5]
-    columns = zip(*candles, strict=True) if candles else ((),) * 6
-    return pa.table({name: pa.array(values, kind) for name, values, kind in zip(COLUMNS, columns, types, strict=True)})
-
-
 def _write(path: Path, candles: Sequence[Candle]) -> None:
     """Write beside and rename: a part is there whole, or not at all."""
     from pyarrow import parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    pq.write_table(_table(candles), beside, compression="zstd")
+    pq.write_table(written(candles), beside, compression="zstd")
     beside.replace(path)

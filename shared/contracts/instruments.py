@@ -80,9 +80,9 @@ def split_symbol(symbol: str) -> tuple[str, str]:
 
 
 def symbol_of_file(stem: str) -> str:
-    """The symbol that a file's name tells: `BTCUSDT_1h`, `BTC_USDT-5m`, `BTC-USDT`; by known quotes, else an error."""
+    """The symbol that a file's name tells: `BTCUSDT_1h`, `BTC_USDT-5m`, `spot-BTCUSDT-1h`; by known quotes, else an error."""
     for quote in QUOTES:
-        found = re.match(rf"([A-Z0-9]{{1,20}}?)[-_/]?{quote}(?![A-Z0-9])", stem.upper())
+        found = re.search(rf"(?<![A-Z0-9])([A-Z0-9]{{1,20}}?)[-_/]?{quote}(?![A-Z0-9])", stem.upper())
         if found:
             return check_symbol(f"{found[1]}-{quote}")
     raise BadMessage(f"Cannot tell a symbol from the file name {stem!r}: expected one like BTCUSDT_1h. Pass --symbol.")

@@ -76,21 +76,39 @@ class Columns:
         return digest.hexdigest()
 
 
+def fault(bars: Columns) -> tuple[int, str] | None:
+    """The first bar that is none, and what was expected of it: (place, rule). None when all are bars."""
+    with np.errstate(invalid="ignore"):  # a NaN is named by the first rule; what it compares to is no matter
+        low, high = np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close)
+        later = np.diff(bars.opened_at_ms, prepend=bars.opened_at_ms[:1] - 1)
+        rules = {
+            "a finite price above 0": (bars.low > 0)
+            & np.isfinite(low)
+            & np.isfinite(bars.low)
+            & np.isfinite(bars.high),
+            "high >= low": bars.high >= bars.low,
+            "low <= open, close <= high": (bars.low <= low) & (high <= bars.high),
+            "a finite volume >= 0": (bars.volume >= 0) & np.isfinite(bars.volume),
+            "a later time than the bar before, not the same": later != 0,
+            "a later time than the bar before": later > 0,
+        }
+    for expected, held in rules.items():
+        if not held.all():
+            return int(np.argmin(held)), expected
+    return None
+
+
+def told(bars: Columns, i: int) -> str:
+    """What bar `i` says: `open=1.0 high=2.0 low=0.5 close=1.5 volume=3.0`."""
+    return " ".join(f"{name}={getattr(bars, name)[i]}" for name in ("open", "high", "low", "close", "volume"))
+
+
 def _check(bars: Columns) -> None:
     sizes = {len(column) for column in bars.all()}
     if len(sizes) != 1:
         raise BadMessage(f"Columns of bars must have one length, had {sorted(sizes)}.")
-    low, high = np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close)
-    rules = {
-        "a finite price above 0": (bars.low > 0) & np.isfinite(bars.high),
-        "low <= open, close <= high": (bars.low <= low) & (high <= bars.high),
-        "a finite volume >= 0": (bars.volume >= 0) & np.isfinite(bars.volume),
-        "a later time than the bar before": np.diff(bars.opened_at_ms, prepend=np.int64(-1)) > 0,
-    }
-    for expected, held in rules.items():
-        if not held.all():
-            i = int(np.argmin(held))
-            raise BadMessage(
-                f"Bar {i} ({from_ms(int(bars.opened_at_ms[i])):%Y-%m-%d %H:%M}) must have {expected}, was open={bars.open[i]} "
-                f"high={bars.high[i]} low={bars.low[i]} close={bars.close[i]} volume={bars.volume[i]}."
-            )
+    if found := fault(bars):
+        i, expected = found
+        raise BadMessage(
+            f"Bar {i} ({from_ms(int(bars.opened_at_ms[i])):%Y-%m-%d %H:%M}) must have {expected}, was {told(bars, i)}."
+        )
