@@ -20,16 +20,19 @@ from shared.trading.scales import Rules
 from shared.trading.values import Target
 
 # Why an order was wanted, by number: numbers compile.
-SIGNAL, STOP, TAKE_PROFIT, TRAIL, MAX_BARS, COMMAND = 0, 1, 2, 3, 4, 5
-REASONS = ("signal", "stop", "take_profit", "trail", "max_bars", "command")
+SIGNAL, STOP, TAKE_PROFIT, TRAIL, MAX_BARS, COMMAND, FUNDING, BORROWING = 0, 1, 2, 3, 4, 5, 6, 7
+REASONS = ("signal", "stop", "take_profit", "trail", "max_bars", "command", "funding", "borrowing")
 
 # Why a sleeve refused to go on, by number.
-TOO_LARGE, NOT_AN_EXPOSURE = 1, 2
+TOO_LARGE, NOT_AN_EXPOSURE, CANNOT_REST, TWO_PRICES = 1, 2, 3, 4
 REFUSALS = (
     "",
     "the position would not fit the ledger's integers: use less cash or a coarser lot",
     "a target's exposure must be a number in -1..1",
+    "an order that rests at the venue, by a limit or a trigger, is for backtests only",
+    "a target may name a limit or a trigger, not both",
 )
+NOTE = 5  # numbers that are noted of a fill: bar, lots, ticks, fee, reason
 NOISE = 1e-6  # ticks; 27123.45 x 100 is 2712345.0000000005, which must not become the next tick
 
 
@@ -64,6 +67,14 @@ class Sleeve(NamedTuple):
     refused: int  # 0, or why it cannot go on
 
 
+class Account(NamedTuple):
+    """What a run keeps from bar to bar."""
+
+    sleeve: Sleeve
+    stats: Stats
+    written: int  # numbers that were noted
+
+
 NO_EXITS = Target(0.0, math.nan, math.nan, math.nan, 0, math.nan, math.nan)
 
 
@@ -81,17 +92,23 @@ def opened(cash: int) -> Sleeve:
 
 @kernel
 def fill_ticks(open: float, lots: int, rules: Rules) -> int:
-    """The price at which an order of `lots` (signed) is filled: the open and the slippage, rounded once, against us."""
+    """The price at which an order of `lots` (signed) is filled at the market: the open and the slippage."""
+    return slipped_ticks(open, lots, rules.slippage, rules)
+
+
+@kernel
+def slipped_ticks(price: float, lots: int, slippage: float, rules: Rules) -> int:
+    """A price and a slippage (fraction of it), in ticks: rounded once, against the trader."""
     if lots > 0:
-        return math.ceil(open * rules.ticks * (1.0 + rules.slippage) - NOISE)
-    return max(1, math.floor(open * rules.ticks * (1.0 - rules.slippage) + NOISE))
+        return math.ceil(price * rules.ticks * (1.0 + slippage) - NOISE)
+    return max(1, math.floor(price * rules.ticks * (1.0 - slippage) + NOISE))
 
 
 @kernel
 def fill_lots(sleeve: Sleeve, ticks: int, rules: Rules) -> int:
     """How much of what is wanted is filled at this price: all of it, or on spot what the cash pays for."""
     want = sleeve.plan.want
-    return affordable(want, sleeve.book.cash, ticks, rules) if want > 0 and not rules.shorts else want
+    return affordable(want, sleeve.book.cash, ticks, rules.fee_ppm, rules) if want > 0 and not rules.shorts else want
 
 
 @kernel
@@ -100,16 +117,24 @@ def fill_at_open(sleeve: Sleeve, stats: Stats, open: float, typical: float, rule
     ticks = fill_ticks(open, sleeve.plan.want, rules)
     lots = fill_lots(sleeve, ticks, rules)
     if lots != 0:
-        notional = abs(lots) * ticks * rules.unit
-        fee = fee_on(notional, rules.fee_ppm, rules.min_fee)
-        held = sleeve.book.lots
-        if (held > 0 and held + lots < 0) or (held < 0 and held + lots > 0):  # a trade ends here and another begins
-            closing = abs(held) * ticks * rules.unit
-            closing_fee = share_of(fee, abs(held), abs(lots))
-            sleeve, stats = booked(sleeve, stats, -held, closing, closing_fee, typical, rules)
-            lots, notional, fee = lots + held, notional - closing, fee - closing_fee
-        sleeve, stats = booked(sleeve, stats, lots, notional, fee, typical, rules)
+        sleeve, stats = filled(sleeve, stats, lots, ticks, rules.fee_ppm, typical, rules)
     return lapsed(sleeve), stats
+
+
+@kernel
+def filled(
+    sleeve: Sleeve, stats: Stats, lots: int, ticks: int, fee_ppm: int, typical: float, rules: Rules
+) -> tuple[Sleeve, Stats]:
+    """Book a fill of `lots` (signed, not 0) at this price, as two when it turns a position."""
+    notional = abs(lots) * ticks * rules.unit
+    fee = fee_on(notional, fee_ppm, rules.min_fee)
+    held = sleeve.book.lots
+    if (held > 0 and held + lots < 0) or (held < 0 and held + lots > 0):  # a trade ends here and another begins
+        closing = abs(held) * ticks * rules.unit
+        closing_fee = share_of(fee, abs(held), abs(lots))
+        sleeve, stats = booked(sleeve, stats, -held, closing, closing_fee, typical, rules)
+        lots, notional, fee = lots + held, notional - closing, fee - closing_fee
+    return booked(sleeve, stats, lots, notional, fee, typical, rules)
 
 
 @kernel
@@ -169,13 +194,20 @@ def at_close(
         stats = with_equity(stats, equity)
     if sleeve.watch.is_armed:
         sleeve = judged(sleeve, close)
+    return decided(sleeve, stats, equity, close, target, may_trade, rules)
+
+
+@kernel
+def decided(
+    sleeve: Sleeve, stats: Stats, equity: int, close: float, target: Target, may_trade: bool, rules: Rules
+) -> tuple[Sleeve, Stats]:
+    """Turn the target into a want, when it is another than the one that was acted on."""
     exposure = target.exposure
-    lock = sleeve.plan.lock
-    if lock != 0:
-        if exposure * float(lock) > 0.0:
+    if sleeve.plan.lock != 0:
+        if exposure * float(sleeve.plan.lock) > 0.0:
             exposure = 0.0
+            target = NO_EXITS
         else:
-            lock = 0
             sleeve = unlocked(sleeve)
     if exposure != sleeve.plan.acted and sleeve.plan.want == 0:
         if exposure < 0.0 and not rules.shorts:
@@ -225,6 +257,11 @@ def planned(
     plan = sleeve.plan
     if not -1.0 <= exposure <= 1.0:
         return refusing(sleeve, NOT_AN_EXPOSURE)
+    if target.limit > 0.0 or target.trigger > 0.0:
+        if not rules.rests:
+            return refusing(sleeve, CANNOT_REST)
+        if target.limit > 0.0 and target.trigger > 0.0:
+            return refusing(sleeve, TWO_PRICES)
     wanted = 0 if exposure == 0.0 or (exposure < 0.0 and not rules.shorts) else lots_for(exposure, equity, close, rules)
     wanted = permitted(wanted, book.lots, may_trade)
     order = wanted - book.lots

@@ -1,4 +1,9 @@
-"""One run over many bars, written once. `bound` puts a strategy's functions in; Python runs it, or numba compiles it."""
+"""One run over many bars, written once. `bound` puts functions in; Python runs it, or numba compiles it.
+
+A strategy's `start` and `step` are put in, and what happens on a bar. That comes in two kinds of the same form: the
+plain one here, which is what the engine does (`fills`), and a venue in detail (`matching`). Which of them a run needs
+is known before it begins, so a plain run carries nothing of the other, in its loop or while it compiles.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,10 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shared.trading.fills import Sleeve, at_close, fill_at_open, fill_ticks, opened
+from shared.trading.fills import NOTE, Account, Sleeve, at_close, fill_at_open, fill_ticks, opened
 from shared.trading.indicators import true_range
 from shared.trading.kernel import kernel
-from shared.trading.performance import Stats, begun
+from shared.trading.performance import begun
 from shared.trading.scales import Rules
 from shared.trading.values import Bar, Regime, Target
 
@@ -23,8 +28,10 @@ def typical_range(high: Column, low: Column, close: Column, last: int) -> float:
     """The plain mean of the true ranges of the up to 14 bars that end at index `last`. NaN before the first bar."""
     first = max(last - TYPICAL_BARS + 1, 0)
     total = 0.0
+    before = close[first - 1] if first > 0 else math.nan
     for i in range(first, last + 1):
-        total += true_range(high[i], low[i], close[i - 1] if i > 0 else math.nan)
+        total += true_range(high[i], low[i], before)
+        before = close[i]
     return total / float(last + 1 - first) if last >= first else math.nan
 
 
@@ -39,35 +46,71 @@ def needs_typical(sleeve: Sleeve) -> bool:
 
 
 @kernel
+def noted(notes: list[int], written: int, i: int, lots: int, ticks: int, fee: int, reason: int) -> int:
+    """Note a fill where there is room; the numbers that are written then."""
+    if written + NOTE > len(notes):
+        return written
+    notes[written] = i
+    notes[written + 1] = lots
+    notes[written + 2] = ticks
+    notes[written + 3] = fee
+    notes[written + 4] = reason
+    return written + NOTE
+
+
+@kernel
+def opening(cash: int, rules: Rules) -> Account:
+    """The account before the first bar, with `cash` in ledger units."""
+    return Account(opened(cash), begun(cash), 0)
+
+
+@kernel
 def opened_bar(
-    sleeve: Sleeve,
-    stats: Stats,
+    account: Account, i: int, open: Column, high: Column, low: Column, close: Column, rules: Rules, notes: list[int]
+) -> Account:
+    """Fill what is wanted at the open of bar `i`."""
+    before = account.sleeve
+    typical = typical_range(high, low, close, i - 1) if needs_typical(before) else math.nan
+    sleeve, stats = fill_at_open(before, account.stats, open[i], typical, rules)
+    written = account.written
+    lots = sleeve.book.lots - before.book.lots
+    if lots != 0:
+        fee = sleeve.book.fees - before.book.fees
+        ticks = fill_ticks(open[i], before.plan.want, rules)
+        written = noted(notes, written, i, lots, ticks, fee, before.plan.reason)
+    return Account(sleeve, stats, written)
+
+
+@kernel
+def closed_bar(
+    account: Account,
     i: int,
+    opened_at: Sequence[int],
     open: Column,
     high: Column,
     low: Column,
     close: Column,
+    volume: Column,
+    target: Target,
+    may_trade: bool,
     rules: Rules,
-    fills: list[int],
-    written: int,
-) -> tuple[Sleeve, Stats, int]:
-    """Fill what is wanted at the open of bar `i`, and note it where there is room."""
-    typical = typical_range(high, low, close, i - 1) if needs_typical(sleeve) else math.nan
-    before = sleeve
-    sleeve, stats = fill_at_open(sleeve, stats, open[i], typical, rules)
-    if written + 5 <= len(fills) and sleeve.book.lots != before.book.lots:
-        fills[written] = i
-        fills[written + 1] = sleeve.book.lots - before.book.lots
-        fills[written + 2] = fill_ticks(open[i], before.plan.want, rules)
-        fills[written + 3] = sleeve.book.fees - before.book.fees
-        fills[written + 4] = before.plan.reason
-        written += 5
-    return sleeve, stats, written
+    notes: list[int],
+) -> Account:
+    """Mark the book at the close of bar `i`, judge the exits, and want what the target says."""
+    sleeve, stats = at_close(account.sleeve, account.stats, close[i], target, may_trade, rules)
+    return Account(sleeve, stats, account.written)
 
 
-# `bound` puts a strategy's own in the place of these.
+# `bound` puts a strategy's own, and numba's, in the place of these.
+def start(params: Any) -> Any: ...
 def step(state: Any, bar: Bar, regime: Regime, params: Any) -> tuple[Any, Target]: ...
-def lent(state: Any) -> Any: ...
+def lent(owner: Any) -> Any:
+    """The owner itself; compiled, the same with rings that are not counted."""
+    return owner
+
+
+def unpacked(table: Any, row: int, like: Any) -> Any: ...
+def pack(table: Any, row: int, value: Any) -> None: ...
 
 
 def run(
@@ -82,42 +125,96 @@ def run(
     chop: Column,
     params: Any,
     owner: Any,
-    rules: Rules,
-    cash: int,
+    purse: Any,
+    rules: Any,
     trade_from: int,
-    fills: list[int],
-) -> tuple[Sleeve, Stats, int]:
+    notes: list[int],
+) -> tuple[Sleeve, Any, int]:
     """Step a strategy over columns of bars and trade what it wants.
 
-    Regimes are columns of the same length, or of length 1. `owner` is the state to begin with; it is consumed, and
-    must live as long as the loop runs. Orders are made from bar `trade_from` on. `fills` takes five numbers each (bar,
-    lots, ticks, fee, reason), as many as there is room for.
+    Regimes are columns of the same length, or of length 1. `owner` is the state to begin with and `purse` the account;
+    both are consumed, and must live as long as the loop runs. Orders are made from bar `trade_from` on. `notes` takes
+    `NOTE` numbers for each fill, as many as there is room for.
 
     Nothing else is told bar by bar: a curve follows from the fills, and a test or a store a bar is 5 % of the loop.
-    Returns the sleeve, its sums, and how many numbers were written to `fills`.
+    Returns the sleeve, its sums, and how many numbers were noted.
     """
     state = lent(owner)
-    sleeve = opened(cash)
-    stats = begun(cash)
+    account = lent(purse)
+    rules = lent(rules)
     with_regime = 1 if len(bull) > 1 else 0
-    written = 0
     for i in range(len(close)):
-        if sleeve.plan.want != 0:
-            if sleeve.refused != 0:
+        if account.sleeve.plan.want != 0:
+            if account.sleeve.refused != 0:
                 break
-            sleeve, stats, written = opened_bar(sleeve, stats, i, open, high, low, close, rules, fills, written)
+            account = opened_bar(account, i, open, high, low, close, rules, notes)
         k = i * with_regime
         bar = Bar(opened_at[i], open[i], high[i], low[i], close[i], volume[i])
         state, target = step(state, bar, Regime(bull[k], bear[k], chop[k]), params)
-        sleeve, stats = at_close(sleeve, stats, close[i], target, i >= trade_from, rules)
-    return sleeve, stats, written
+        account = closed_bar(
+            account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
+        )
+    return account.sleeve, account.stats, account.written
 
 
-def follow(
+def rows(
+    opened_at: Sequence[int],
     open: Column,
     high: Column,
     low: Column,
     close: Column,
+    volume: Column,
+    bull: Column,
+    bear: Column,
+    chop: Column,
+    table: Any,
+    like: Any,
+    cash: int,
+    rules: Any,
+    trade_from: Sequence[int],
+    notes: list[int],
+    told: Any,
+) -> int:
+    """Run each row of a table of parameters, and write what came of it to the same row of `told`.
+
+    `like` shows what a row's numbers are. Returns how many rows were run: fewer than there are when one raised, which
+    is caught here, because an exception that leaves compiled code leaks the rings of the frames that it passes.
+    """
+    for row in range(len(trade_from)):
+        try:
+            params = unpacked(table, row, like)
+            owner = start(params)
+            purse = opening(cash, rules)
+            result = run(
+                opened_at,
+                open,
+                high,
+                low,
+                close,
+                volume,
+                bull,
+                bear,
+                chop,
+                params,
+                owner,
+                purse,
+                rules,
+                trade_from[row],
+                notes,
+            )
+            pack(told, row, result)
+        except Exception:  # noqa: BLE001 - found again, interpreted, by who asked
+            return row
+    return len(trade_from)
+
+
+def follow(
+    opened_at: Sequence[int],
+    open: Column,
+    high: Column,
+    low: Column,
+    close: Column,
+    volume: Column,
     exposure: Column,
     stop: Column,
     take_profit: Column,
@@ -125,23 +222,24 @@ def follow(
     max_bars: Sequence[int],
     limit: Column,
     trigger: Column,
-    rules: Rules,
-    cash: int,
+    purse: Any,
+    rules: Any,
     trade_from: int,
-    fills: list[int],
-) -> tuple[Sleeve, Stats, int]:
-    """The same with targets that somebody else decided, one for each bar."""
-    sleeve = opened(cash)
-    stats = begun(cash)
-    written = 0
+    notes: list[int],
+) -> tuple[Sleeve, Any, int]:
+    """The same as `run` with targets that somebody else decided, one for each bar."""
+    account = lent(purse)
+    rules = lent(rules)
     for i in range(len(close)):
-        if sleeve.plan.want != 0:
-            if sleeve.refused != 0:
+        if account.sleeve.plan.want != 0:
+            if account.sleeve.refused != 0:
                 break
-            sleeve, stats, written = opened_bar(sleeve, stats, i, open, high, low, close, rules, fills, written)
+            account = opened_bar(account, i, open, high, low, close, rules, notes)
         target = Target(exposure[i], stop[i], take_profit[i], trail[i], max_bars[i], limit[i], trigger[i])
-        sleeve, stats = at_close(sleeve, stats, close[i], target, i >= trade_from, rules)
-    return sleeve, stats, written
+        account = closed_bar(
+            account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
+        )
+    return account.sleeve, account.stats, account.written
 
 
 def bound(function: types.FunctionType, **names: Callable[..., Any]) -> types.FunctionType:

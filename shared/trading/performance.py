@@ -32,12 +32,13 @@ class Stats(NamedTuple):
     results: float  # sum of net results in units of risk (R)
     fills: int
     shorts_refused: int  # times a strategy wanted to be short where one cannot
+    charges: int  # paid for funding and borrowing, net of what was received
 
 
 @kernel
 def begun(cash: int) -> Stats:
     """Before the first bar."""
-    return Stats(cash, cash, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, 0, 0)
+    return Stats(cash, cash, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, 0, 0, 0)
 
 
 @kernel
@@ -63,6 +64,7 @@ def with_equity(s: Stats, equity: int) -> Stats:
         s.results,
         s.fills,
         s.shorts_refused,
+        s.charges,
     )
 
 
@@ -96,6 +98,7 @@ def with_fill(s: Stats, pnl: int, risk: float, is_closed: bool) -> Stats:
         results,
         fills,
         s.shorts_refused,
+        s.charges,
     )
 
 
@@ -115,6 +118,27 @@ def with_short_refused(s: Stats) -> Stats:
         s.results,
         s.fills,
         s.shorts_refused + 1,
+        s.charges,
+    )
+
+
+@kernel
+def with_charge(s: Stats, amount: int) -> Stats:
+    """After `amount` (ledger units; negative: received) was paid for holding something."""
+    return Stats(
+        s.equity,
+        s.peak,
+        s.drawdown,
+        s.returns,
+        s.squares,
+        s.trades,
+        s.wins,
+        s.profit,
+        s.loss,
+        s.results,
+        s.fills,
+        s.shorts_refused,
+        s.charges + amount,
     )
 
 

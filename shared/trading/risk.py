@@ -45,12 +45,12 @@ def is_worth_sending(order: int, wanted: int, close: float, rules: Rules) -> boo
 
 
 @kernel
-def affordable(lots: int, cash: int, ticks: int, rules: Rules) -> int:
+def affordable(lots: int, cash: int, ticks: int, fee_ppm: int, rules: Rules) -> int:
     """Lots that `cash` pays for at this price, fee included, of a purchase of `lots`.
 
     A market may open above the close at which the quantity was fixed; a sleeve on spot never owes money.
     """
-    cost = float(ticks) * float(rules.unit) * (1.0 + float(rules.fee_ppm) / float(PPM))
+    cost = float(ticks) * float(rules.unit) * (1.0 + float(fee_ppm) / float(PPM))
     purse = float(cash) * (1.0 - 1e-12) - 1.0 - float(rules.min_fee)  # what floats may blur, and the fee's rounding
     if purse <= 0.0:
         return 0

@@ -31,6 +31,7 @@ class Rules(NamedTuple):
     size: int  # lots that are held whenever the exposure is not 0; 0: the exposure's share of the equity
     exposure: float  # 0..1, times that of every target
     shorts: bool  # whether lots can be owed
+    rests: bool  # whether orders may rest at the venue: only `matching` plays that
     top: float  # ticks of the highest price that can come; 0 when nobody knows, as in live trading
 
 
@@ -80,6 +81,7 @@ class Scale:
         size: Decimal | None = None,
         exposure: float = 1.0,
         shorts: bool = True,
+        rests: bool = False,
     ) -> Rules:
         """The rules of execution. `top` is the highest price of the series, in quote currency.
 
@@ -105,6 +107,7 @@ class Scale:
             size=lots,
             exposure=exposure,
             shorts=shorts and can_be_short(instrument, costs),
+            rests=rests,
             top=top * ticks,
         )
 

@@ -92,9 +92,10 @@ def by_hand(
             if want > 0:
                 price = math.ceil(open[i] * ticks * (1.0 + slippage) - 1e-6)
                 total, first = 0.0, max(i - 14, 0)
+                before = close[first - 1] if first > 0 else math.nan
                 for k in range(first, i):
-                    before = close[k - 1] if k > 0 else math.nan
                     total += max(high[k], before) - min(low[k], before)
+                    before = close[k]
                 risk = total / (i - first) * ticks * want * unit
             else:
                 price = math.floor(open[i] * ticks * (1.0 - slippage) + 1e-6)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -20,13 +21,15 @@ from shared.contracts.governance import Costs, Figures
 from shared.contracts.instruments import Instrument
 from shared.trading import ledger
 from shared.trading.columns import Columns, Floats, Integers
-from shared.trading.compiled.loops import UNKNOWN_COLUMN, Failure, compiled_loop, failure, follow_loop
-from shared.trading.fills import REFUSALS, Sleeve
+from shared.trading.compiled.loops import UNKNOWN_COLUMN, Call, Failure, compiled_loop, failure, follow_loop
+from shared.trading.fills import NOTE, REFUSALS, Sleeve
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategy import Strategy
 
 __all__ = ["Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"]
+
+CHUNK = 25  # parameter sets between two signs of progress: a few milliseconds of a thread that holds no lock
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ def scan(
     """
     checked = strategy.params(_named(params))
     job = _Job(bars, terms, trade_from, regimes)
-    return job.run(strategy, checked, with_curve, with_fills)
+    (result,) = job.runs(strategy, [checked], with_curve, with_fills)
+    if isinstance(result, Failure):
+        raise result
+    return result
 
 
 def grid(
@@ -95,17 +101,12 @@ def grid(
     A set that fails is told as a Failure in its place, and the others go on. `on_progress` hears how many are done.
     """
     job = _Job(bars, terms, trade_from, regimes)
-
-    def one(params: Mapping[str, object] | tuple[Any, ...]) -> Run | Failure:
-        try:
-            return job.run(strategy, strategy.params(_named(params)))
-        except Failure as failure:
-            return failure
-
+    checked: list[Any] = [strategy.params(_named(params)) for params in table]
+    chunks = [checked[first : first + CHUNK] for first in range(0, len(checked), CHUNK)]
     done: list[Run | Failure] = []
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for result in pool.map(one, table):
-            done.append(result)
+        for results in pool.map(partial(job.runs, strategy), chunks):
+            done += results
             if on_progress:
                 on_progress(len(done))
     return done
@@ -205,30 +206,30 @@ class _Job:
             raise NeedsOperator(f"Regimes must have one value for each of the {len(bars)} bars.")
         self.periods = periods_per_year(terms.timeframe, terms.instrument.calendar)
 
-    def run(self, strategy: Strategy, params: Any, with_curve: bool = False, with_fills: bool = False) -> Run:
-        written = np.zeros(5 * len(self.bars) if with_curve or with_fills else 0, np.int64)
-        trade_from = max(self.trade_from, strategy.warmup(params) - 1)
-        run = compiled_loop(strategy)
-        try:
-            result = run(
-                (*self.bars.all(), *self.regimes),
-                params,
-                strategy.start(params),
-                self.rules,
-                self.cash,
-                trade_from,
-                written,
-            )
-        except Exception as error:  # noqa: BLE001 - the author's, told as the cause of a Failure
-            raised = failure(strategy, self.bars, params, self.regimes)
-            raise raised from raised.__cause__ or error
-        return self._told(f"{strategy.name} {params}", params, result, trade_from, written, with_curve, with_fills)
+    def runs(
+        self, strategy: Strategy, table: Sequence[Any], with_curve: bool = False, with_fills: bool = False
+    ) -> list[Run | Failure]:
+        call = self._call([*self.bars.all(), *self.regimes], with_curve or with_fills)
+        trade_from = [max(self.trade_from, strategy.warmup(params) - 1) for params in table]
+        results = compiled_loop(strategy)(call, table, trade_from)
+        return [
+            failure(strategy, self.bars, params, self.regimes)
+            if result is None
+            else self._told(f"{strategy.name} {params}", params, result, first, call.notes, with_curve, with_fills)
+            for params, first, result in zip(table, trade_from, results, strict=True)
+        ]
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
-        written = np.zeros(5 * len(self.bars) if with_curve or with_fills else 0, np.int64)
-        prices = self.bars.all()[1:5]
-        result = follow_loop()(*prices, *targets.all(), self.rules, self.cash, self.trade_from, written)
-        return self._told("Targets", None, result, self.trade_from, written, with_curve, with_fills)
+        call = self._call([*self.bars.all(), *targets.all()], with_curve or with_fills)
+        result = tuple(map(_as_python, follow_loop()(call, self.trade_from)))
+        told = self._told("Targets", None, result, self.trade_from, call.notes, with_curve, with_fills)
+        if isinstance(told, Failure):
+            raise told
+        return told
+
+    def _call(self, columns: Sequence[Any], with_notes: bool) -> Call:
+        notes = np.zeros(NOTE * len(self.bars) if with_notes else 0, np.int64)
+        return Call(columns, self.rules, self.cash, notes)
 
     def _told(
         self,
@@ -239,10 +240,10 @@ class _Job:
         written: Integers,
         with_curve: bool,
         with_fills: bool,
-    ) -> Run:
-        sleeve, stats, count = map(_as_python, result)
+    ) -> Run | Failure:
+        sleeve, stats, count = result
         if sleeve.refused:
-            raise Failure(f"{who}: {REFUSALS[sleeve.refused]}.")
+            return Failure(f"{who}: {REFUSALS[sleeve.refused]}.")
         earned = figures(
             stats,
             bars=max(len(self.bars) - trade_from, 0),
@@ -250,7 +251,7 @@ class _Job:
             fees=float(self.scale.amount(sleeve.book.fees)),
             periods_per_year=self.periods,
         )
-        noted = written[:count].reshape(-1, 5)
+        noted = written[:count].reshape(-1, NOTE)
         curve = self._curve(noted) if with_curve else None
         return Run(params, earned, sleeve, stats, curve, noted if with_fills else None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from numba.extending import overload
 from shared.contracts.errors import TrimtabError
 from shared.contracts.times import from_ms
 from shared.trading import fills, indicators, ledger, loop, performance, risk, values
-from shared.trading.columns import Columns, Floats
-from shared.trading.compiled import cache, lending
-from shared.trading.kernel import KERNELS
+from shared.trading.columns import Columns, Floats, Integers
+from shared.trading.compiled import cache, lending, packing
+from shared.trading.kernel import KERNELS, kernel
 from shared.trading.scales import Rules
 from shared.trading.strategy import Strategy
 from shared.trading.values import Bar, Regime
@@ -32,8 +33,27 @@ EXECUTION = {module.__name__ for module in (fills, ledger, loop, performance, ri
 KEPT = EXECUTION | {indicators.__name__, values.__name__}
 GENERIC = {indicators.value, indicators.is_ready}
 UNKNOWN_COLUMN = np.array([np.nan])  # of a run without regimes
-_loops: dict[str, Callable[..., Any]] = {}  # source -> loop
 cache.install()
+
+
+@dataclass(frozen=True)
+class Events:
+    """What happens on a bar: the functions that `loop.run` calls by these names, and rules of the kind that they take."""
+
+    opening: Callable[..., Any]
+    opened_bar: Callable[..., Any]
+    closed_bar: Callable[..., Any]
+    like: Any
+
+    @property
+    def named(self) -> dict[str, Callable[..., Any]]:
+        return {"opened_bar": self.opened_bar, "closed_bar": self.closed_bar}
+
+
+PLAIN = Events(
+    loop.opening, loop.opened_bar, loop.closed_bar, Rules(1.0, 1, 0, 0, 0.0, 0, 1, 0, 1.0, False, False, 1.0)
+)
+_loops: dict[tuple[str, Events], Loop] = {}  # of a source and a kind of events
 
 
 class Failure(TrimtabError):
@@ -57,40 +77,75 @@ def failure(strategy: Strategy, bars: Columns, params: Any, regimes: Sequence[Fl
     return Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")
 
 
-def interpreted_loop(strategy: Strategy) -> Callable[..., Any]:
-    """The same loop as plain Python, over columns as lists: 1,000 times slower, same bits."""
-    python = loop.bound(loop.run, step=strategy.step, lent=lambda state: state)
+@dataclass(frozen=True)
+class Call:
+    """What a run needs beside a strategy and its parameters."""
 
-    def call(columns: Sequence[Any], params: Any, owner: Any, *rest: Any) -> Any:
-        *settings, written = rest
-        fills = written.tolist()
-        result = python(*(column.tolist() for column in columns), params, owner, *settings, fills)
-        written[:] = fills
-        return result
+    columns: Sequence[Any]  # of bars, then of regimes
+    rules: Any
+    cash: int
+    notes: Integers  # room for notes
+
+
+Loop = Callable[[Call, Sequence[Any], Sequence[int]], list[Any]]  # (call, params, trade_from of each) -> results
+
+
+def interpreted_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
+    """The same loop as plain Python, over columns as lists: 1,000 times slower, same bits."""
+    python = loop.bound(loop.run, step=strategy.step, **events.named)
+
+    def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
+        columns = [column.tolist() for column in call.columns]
+        results: list[Any] = []
+        for params, first in zip(table, trade_from, strict=True):
+            notes = call.notes.tolist()
+            owner, purse = strategy.start(params), events.opening(call.cash, call.rules)
+            try:
+                results.append(python(*columns, params, owner, purse, call.rules, first, notes))
+            except Exception:  # noqa: BLE001 - found again, with its bar, by who asked
+                results.append(None)
+            call.notes[:] = notes
+        return results
 
     return call
 
 
-def compiled_loop(strategy: Strategy) -> Callable[..., Any]:
-    """The loop compiled for this strategy; interpreted, said once, where numba cannot compile it."""
-    if strategy.source not in _loops:
-        _loops[strategy.source] = _compiled(strategy) or interpreted_loop(strategy)
-    return _loops[strategy.source]
+def compiled_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
+    """The loop compiled for this strategy; interpreted, said once, where numba cannot compile it.
+
+    A result is what `loop.run` returns, or None where the strategy raised.
+    """
+    key = strategy.source, events
+    if key not in _loops:
+        _loops[key] = _compiled(strategy, events) or interpreted_loop(strategy, events)
+    return _loops[key]
 
 
-def _compiled(strategy: Strategy) -> Callable[..., Any] | None:
-    function = loop.bound(loop.run, step=strategy.step)
-    cache.LOOPS[function] = strategy.Params.__module__
+def _compiled(strategy: Strategy, events: Events) -> Loop | None:
+    run = kernel(loop.bound(loop.run, step=strategy.step, **events.named))
+    function = loop.bound(loop.rows, run=run, start=strategy.start, opening=events.opening)
+    cache.LOOPS[function] = cache.LOOPS[run] = strategy.Params.__module__
     _register()
     compiled = njit(function, nogil=True, cache=True, error_model="numpy")
 
-    def call(columns: Sequence[Any], params: Any, owner: Any, *rest: Any) -> Any:
-        return compiled(*columns, params, lending.owned(owner), *rest)
+    def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
+        purse = events.opening(call.cash, call.rules)
+        like = (purse.sleeve, purse.stats, purse.written)
+        told = np.zeros((len(table), packing.width(like)), np.int64)
+        rows, first, rules = packing.packed(table), np.array(trade_from, np.int64), lending.owned(call.rules)
+        results: list[Any] = []
+        while len(results) < len(table):
+            at = len(results)
+            done = compiled(*call.columns, rows[at:], table[0], call.cash, rules, first[at:], call.notes, told[at:])
+            results += [packing.unpacked(row, like) for row in told[at : at + done].tolist()]
+            if len(results) < len(table):
+                results.append(None)
+        return results
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", NumbaIRAssumptionWarning)  # it announces miscompiled code
-            call(*_nothing(strategy))
+            call(*_nothing(strategy, events))
     except (NumbaError, NumbaIRAssumptionWarning) as error:
         warnings.warn(
             f"Strategy {strategy.name} does not compile and runs interpreted, about 1,000 times slower: {_reason(error)}",
@@ -101,11 +156,18 @@ def _compiled(strategy: Strategy) -> Callable[..., Any] | None:
 
 
 @functools.cache
-def follow_loop() -> Callable[..., Any]:
+def follow_loop(events: Events = PLAIN) -> Callable[..., Any]:
     """The loop over given targets, compiled. It has no strategy in it, so there is one for all."""
-    cache.LOOPS[loop.follow] = ""
+    function = loop.bound(loop.follow, **events.named)
+    cache.LOOPS[function] = ""
     _register()
-    return njit(loop.follow, nogil=True, cache=True, error_model="numpy")
+    compiled = njit(function, nogil=True, cache=True, error_model="numpy")
+
+    def call(call: Call, trade_from: int) -> Any:
+        purse = lending.owned(events.opening(call.cash, call.rules))
+        return compiled(*call.columns, purse, lending.owned(call.rules), trade_from, call.notes)
+
+    return call
 
 
 def _register() -> None:
@@ -113,7 +175,7 @@ def _register() -> None:
     for function in [f for f, is_known in KERNELS.items() if not is_known]:
         KERNELS[function] = True
         model = "numpy" if function.__module__ in EXECUTION else "python"
-        is_kept = function.__module__ in KEPT and function not in GENERIC
+        is_kept = function.__module__ in KEPT and function not in GENERIC and function not in cache.LOOPS
         options: Any = {**lending.INLINED, "cache": is_kept, "nogil": True, "error_model": model}
         overload(function, jit_options=options, strict=False)(_returning(function))
 
@@ -125,13 +187,11 @@ def _returning(function: Callable[..., Any]) -> Callable[..., Any]:
     return implementation
 
 
-def _nothing(strategy: Strategy) -> tuple[Any, ...]:
+def _nothing(strategy: Strategy, events: Events) -> tuple[Call, list[Any], list[int]]:
     """Arguments of the right types and no bars: a call with them compiles."""
     floats, integers = np.zeros(0), np.zeros(0, np.int64)
-    rules = Rules(1.0, 1, 0, 0, 0.0, 0, 1, 0, 1.0, False, 1.0)
-    params = strategy.params()
     columns = (integers, *[floats] * 5, *[UNKNOWN_COLUMN] * 3)
-    return columns, params, strategy.start(params), rules, 1, 0, integers
+    return Call(columns, events.like, 1, integers), [strategy.params()], [0]
 
 
 def _reason(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def hosted(
 
 def interpreted(strategy: Strategy, bars: Columns, params: dict[str, Any], terms: Terms) -> Run:
     """The same loop run by Python."""
-    known, loops._loops = loops._loops, {strategy.source: loops.interpreted_loop(strategy)}
+    known, loops._loops = loops._loops, {(strategy.source, loops.PLAIN): loops.interpreted_loop(strategy)}
     try:
         return scan(strategy, bars, params, terms, with_curve=True, with_fills=True)
     finally:
