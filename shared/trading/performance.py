@@ -15,6 +15,7 @@ from shared.trading.calendars import bars_a_session, mean_sessions
 from shared.trading.kernel import kernel
 
 DAYS_PER_YEAR = 365.2425  # the mean length of the Gregorian year: all of it, for a market that never closes
+ROUNDING = 1e-12  # of a mean square: a variance below it is what rounding left of returns that were all equal
 
 
 class Stats(NamedTuple):
@@ -155,7 +156,7 @@ def figures(stats: Stats, *, bars: int, start: int, fees: float, periods_per_yea
     if bars > 1:
         mean = stats.returns / bars
         variance = (stats.squares - bars * mean * mean) / (bars - 1)
-        if variance > 0.0:
+        if variance > ROUNDING * stats.squares / bars:
             sharpe = mean / math.sqrt(variance) * math.sqrt(periods_per_year)
     trades = stats.trades
     return Figures(

@@ -1,0 +1,46 @@
+"""vectorbt's figures of returns as the second oracle of ours; in a module of its own because its import is slow.
+
+Its functions are taken before they are compiled: the sums are the same, and a minute of compiling is saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from vectorbt.returns import nb
+
+from services.backtest_suite.metrics import metrics_of
+
+PER_YEAR = 365.0
+START = 10_000.0
+RETURNS = np.random.default_rng(6).normal(0.001, 0.015, 800)
+BENCHMARK = np.random.default_rng(5).normal(0.0005, 0.02, 800)
+
+
+def theirs(name: str, *arguments: Any) -> float:
+    return float(getattr(nb, f"{name}_1d_nb").py_func(RETURNS, *arguments))
+
+
+def test_vectorbt_says_the_same_of_the_same_returns() -> None:
+    market = 100.0 * np.cumprod(np.concatenate([[1.0], 1.0 + BENCHMARK]))
+    worth = START * np.cumprod(np.concatenate([[1.0], 1.0 + RETURNS]))
+    ours = metrics_of(worth, periods_per_year=PER_YEAR, benchmark=market)
+    pairs = {
+        "total_return": (ours.total_return, theirs("cum_returns_final", 0.0)),
+        "cagr": (ours.cagr, theirs("annualized_return", PER_YEAR)),
+        "volatility": (ours.volatility, theirs("annualized_volatility", PER_YEAR)),
+        "sharpe": (ours.sharpe, theirs("sharpe_ratio", PER_YEAR)),
+        "sortino": (ours.sortino, theirs("sortino_ratio", PER_YEAR)),
+        "calmar": (ours.calmar, theirs("calmar_ratio", PER_YEAR)),
+        "omega": (ours.omega, theirs("omega_ratio", PER_YEAR)),
+        "max_drawdown": (ours.max_drawdown, -theirs("max_drawdown")),
+        "tail_ratio": (ours.tail_ratio, theirs("tail_ratio")),
+        "value_at_risk": (ours.value_at_risk, -theirs("value_at_risk")),
+        "conditional_value_at_risk": (ours.conditional_value_at_risk, -theirs("cond_value_at_risk")),
+        "alpha": (ours.alpha, theirs("alpha", BENCHMARK, PER_YEAR)),
+        "beta": (ours.beta, theirs("beta", BENCHMARK)),
+    }
+    for name, (mine, other) in pairs.items():
+        assert mine == pytest.approx(other, rel=1e-9), name
