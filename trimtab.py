@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from shared.contracts.governance import Costs, Figures
 from shared.contracts.instruments import Instrument
 from shared.trading.checker import faults
+from shared.trading.higher_bars import Higher, higher, higher_open, higher_step
 from shared.trading.indicators import (
     Atr,
+    Bollinger,
     Deviation,
     Donchian,
     Ema,
@@ -22,6 +24,8 @@ from shared.trading.indicators import (
     Sma,
     atr,
     atr_step,
+    bollinger,
+    bollinger_step,
     deviation,
     deviation_step,
     donchian,
@@ -57,6 +61,7 @@ __all__ = [
     "UNKNOWN",
     "Atr",
     "Bar",
+    "Bollinger",
     "Columns",
     "Costs",
     "Deviation",
@@ -64,6 +69,7 @@ __all__ = [
     "Ema",
     "Failure",
     "Figures",
+    "Higher",
     "Highest",
     "Instrument",
     "Regime",
@@ -78,6 +84,8 @@ __all__ = [
     "all_strategies",
     "atr",
     "atr_step",
+    "bollinger",
+    "bollinger_step",
     "copy",
     "deviation",
     "deviation_step",
@@ -91,6 +99,9 @@ __all__ = [
     "flat",
     "freeze",
     "grid",
+    "higher",
+    "higher_open",
+    "higher_step",
     "highest",
     "highest_step",
     "is_known",

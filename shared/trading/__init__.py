@@ -5,7 +5,8 @@ and that `compiled` turns into a loop for backtests: same functions, same bits. 
 
     kernel       the marker, rings, and what can be done with a state (copy, freeze, thaw, same)
     values       Bar, Regime, Target
-    indicators   sma, ema, atr, rsi, donchian, deviation: small state machines
+    indicators   sma, ema, atr, rsi, bollinger, donchian, deviation: small state machines
+    higher_bars  bars of a higher timeframe, seen only once they have closed
     strategy     what a strategy is: Params, State, start, step, and how its parameters are checked
     strategies   those we bring, and those of the user's folder
     fills        the order of events: fill at the open, judge and decide at the close

@@ -199,6 +199,34 @@ def deviation_step(s: Deviation, x: float) -> Deviation:
     return Deviation(s.past, at, seen, mean, squares, spread)
 
 
+class Bollinger(NamedTuple):
+    """A band around a rolling mean. Its `value` is the middle."""
+
+    window: Deviation
+    width: float  # deviations on either side
+    upper: float
+    lower: float
+    value: float
+
+
+@kernel
+def bollinger(bars: int, width: float) -> Bollinger:
+    """The mean of the last `bars` values and `width` population deviations (n, not n - 1) above and below it.
+
+    Source: J. Bollinger, "Bollinger on Bollinger Bands", 2001: 20 bars, 2 deviations.
+    """
+    return Bollinger(deviation(bars), width, math.nan, math.nan, math.nan)
+
+
+@kernel
+def bollinger_step(s: Bollinger, x: float) -> Bollinger:
+    window = deviation_step(s.window, x)
+    bars = len(window.past)
+    middle = window.mean if window.seen == bars else math.nan
+    reach = s.width * math.sqrt(window.squares / bars)
+    return Bollinger(window, s.width, middle + reach, middle - reach, middle)
+
+
 class Highest(NamedTuple):
     """The largest of the last `bars` values. `lowest` uses it upside down."""
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.contracts.errors import NeedsOperator
-from shared.trading.strategies import momentum, trend_follow
+from shared.trading.strategies import mean_reversion, momentum, multi_timeframe, trend_follow
 from shared.trading.strategy import Strategy
 
-BUILT_IN: dict[str, Strategy] = {made.name: made for made in (momentum.STRATEGY, trend_follow.STRATEGY)}
+BUILT_IN: dict[str, Strategy] = {
+    module.STRATEGY.name: module.STRATEGY for module in (mean_reversion, momentum, multi_timeframe, trend_follow)
+}
 
 
 def all_strategies() -> dict[str, Strategy]:

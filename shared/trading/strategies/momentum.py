@@ -1,5 +1,8 @@
 """Momentum: buy a close above the channel of the bars before, leave below the shorter channel or by the trailing stop.
 
+For markets that trend: a few long winners pay for many small losses. It loses where prices stay in a range, because
+every false breakout costs a stop and two fees.
+
 Source: R. Donchian's channel rule, as told by C. Faith, "Way of the Turtle", 2007: 20 bars in, 10 bars out.
 """
 

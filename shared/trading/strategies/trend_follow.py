@@ -1,4 +1,8 @@
-"""Trend following: long while the fast average is above the slow one, with a stop and a target in ATRs."""
+"""Trend following: long while the fast average is above the slow one, with a stop and a target in ATRs.
+
+For slow, long moves: averages are late by half their length, and in return are seldom fooled by one bar. It loses in
+markets that turn faster than that, and gives the end of every move back.
+"""
 
 from __future__ import annotations
 

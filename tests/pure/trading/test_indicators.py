@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from shared.trading.indicators import (
     atr,
     atr_step,
+    bollinger,
+    bollinger_step,
     deviation,
     deviation_step,
     donchian,
@@ -62,6 +64,17 @@ def test_a_deviation_is_the_sample_deviation_of_its_window(series: list[float], 
     if is_ready(state):
         assert value(state) == pytest.approx(statistics.stdev(series[-bars:]), rel=1e-4, abs=1e-2)
     assert is_ready(state) == (len(series) >= bars > 1)
+
+
+@given(SERIES, LENGTH, st.floats(0.5, 5.0))
+def test_a_band_lies_population_deviations_around_the_mean(series: list[float], bars: int, width: float) -> None:
+    state = last(bollinger(bars, width), bollinger_step, series)
+    assert is_ready(state) == (len(series) >= bars)
+    if is_ready(state):
+        window = series[-bars:]
+        middle, reach = statistics.fmean(window), width * statistics.pstdev(window)
+        assert value(state) == pytest.approx(middle, rel=1e-6, abs=1e-6)
+        assert (state.lower, state.upper) == pytest.approx((middle - reach, middle + reach), rel=1e-4, abs=5e-2)
 
 
 @given(SERIES, LENGTH)

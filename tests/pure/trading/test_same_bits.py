@@ -74,6 +74,26 @@ QUICK: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "momentum": st.fixed_dictionaries(
         {"entry": st.integers(5, 12), "exit": st.integers(2, 5), "atr_bars": st.integers(2, 9)}
     ),
+    "mean_reversion": st.fixed_dictionaries(
+        {
+            "bars": st.integers(4, 9),
+            "width": st.floats(0.5, 1.5),
+            "rsi_bars": st.integers(2, 9),
+            "oversold": st.floats(30.0, 50.0),
+            "atr_bars": st.integers(2, 9),
+            "shorts": st.booleans(),
+        }
+    ),
+    "multi_timeframe": st.fixed_dictionaries(
+        {
+            "times": st.integers(2, 5),
+            "trend": st.integers(2, 6),
+            "rsi_bars": st.integers(2, 5),
+            "dip": st.floats(20.0, 50.0),
+            "rebound": st.floats(55.0, 80.0),
+            "atr_bars": st.integers(2, 9),
+        }
+    ),
     "trend_follow": st.fixed_dictionaries(
         {"fast": st.integers(2, 5), "slow": st.integers(6, 20), "atr_bars": st.integers(2, 9)}
     ),
