@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import isnan, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,10 +24,12 @@ from shared.contracts.instruments import Instrument
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.regimes.reader import Reading, RegimeReader
 from shared.trading.orders import Intent, PaperFill
-from shared.trading.trader import Snapshot, Trader
+from shared.trading.snapshots import KeptCandidate, Snapshot
+from shared.trading.trader import Trader
 from shared.trading.values import Bar, Regime
 
 MINUTE = timedelta(minutes=1)
+FREEZE_EVERY = 64  # bars; a start steps each preset over at most so many, 4 µs a bar
 
 
 @dataclass
@@ -55,6 +57,16 @@ class Series:
         self.kept = msgspec.structs.replace(self.kept, **changes)
 
 
+class Frozen(NamedTuple):
+    """When a preset's state was kept last, in bars that it had seen, and whether it was retired then."""
+
+    bars: int
+    is_retired: bool
+
+
+NEVER = Frozen(-FREEZE_EVERY, is_retired=False)  # or too long ago: at the next chance
+
+
 @dataclass
 class Sleeve:
     """One strategy on one instrument, with its own capital."""
@@ -64,6 +76,7 @@ class Sleeve:
     timeframe: str
     trader: Trader
     kept: KeptSleeve = field(default_factory=KeptSleeve)
+    frozen: dict[str, Frozen] = field(default_factory=dict[str, "Frozen"])
 
     @property
     def name(self) -> str:
@@ -73,19 +86,37 @@ class Sleeve:
     def series(self) -> str:
         return f"{self.symbol}.{self.timeframe}"
 
-    def state(self) -> bytes:
-        """What the trader needs to go on, without the bars: those are kept once for all sleeves."""
-        bars, self.trader.kept = self.trader.kept, deque()
-        try:
-            return self.trader.snapshot()
-        finally:
-            self.trader.kept = bars
+    def freeze(self) -> dict[str, KeptCandidate]:
+        """Presets whose state is to be kept anew: newcomers, the retired, and those that were kept long ago.
 
-    def resume(self, state: bytes, bars: list[tuple[Bar, Regime]]) -> None:
-        """Go on where `state` was taken, after these bars."""
-        snapshot = msgspec.msgpack.decode(state, type=Snapshot)
-        whole = msgspec.structs.replace(snapshot, bars=bars[-(self.trader.kept.maxlen or 0) :])
+        A start steps the others over the bars since, which are kept once for all sleeves. Raises TypeError when a
+        strategy's state is no state.
+        """
+        anew: dict[str, KeptCandidate] = {}
+        for name, candidate in self.trader.candidates.items():
+            last = self.frozen.get(name)
+            is_same = last is not None and last.is_retired == candidate.is_retired
+            if last is None or not is_same or candidate.bars - last.bars >= FREEZE_EVERY:
+                anew[name] = self.trader.kept_candidate(name)
+        self.frozen |= {name: Frozen(kept.bars, kept.is_retired) for name, kept in anew.items()}
+        return anew
+
+    def forget(self) -> list[str]:
+        """Presets that are stepped no more, told once."""
+        gone = [name for name in self.frozen if name not in self.trader.candidates]
+        for name in gone:
+            del self.frozen[name]
+        return gone
+
+    def resume(self, books: bytes, candidates: dict[str, KeptCandidate], bars: list[tuple[Bar, Regime]]) -> None:
+        """Go on where `books` were taken, after these bars. Who stands still is not stepped: it is warmed anew when woken."""
+        if self.kept.halted:
+            bars = [(bar, regime) for bar, regime in bars if bar.opened_at_ms < self.kept.halted_ms]
+        bars = bars[-(self.trader.kept.maxlen or 0) :]
+        snapshot = msgspec.msgpack.decode(books, type=Snapshot)
+        whole = msgspec.structs.replace(snapshot, candidates=candidates, bars=bars)
         self.trader.resume(msgspec.msgpack.encode(whole))
+        self.frozen = dict.fromkeys(candidates, NEVER)
 
     def wake(self, bars: list[tuple[Bar, Regime]]) -> str:
         """Go on after a halt, every preset warmed anew over these bars; why not, if that fails. "" when awake.
@@ -105,6 +136,7 @@ class Sleeve:
 
     def _rewarm(self, bars: list[tuple[Bar, Regime]]) -> None:
         trader, before = self.trader, self.trader.candidates
+        self.frozen = dict.fromkeys(before, NEVER)
         trader.kept.clear()
         trader.kept.extend(bars)
         trader.candidates = {}

@@ -52,7 +52,8 @@ class Engine:
         if series is None or to_ms(message.opened_at) <= series.watermark_ms:
             return
         self.keeper.heard(effects)
-        for report in self.executor.venue.opened(message.symbol, message.open, message.opened_at):
+        reports = self.executor.venue.opened(message.symbol, message.open, message.opened_at)
+        for report in reports:
             await self.executor.take(report, effects)
         self.keeper.keep(effects)  # before the strategy speaks: if it raises, the fills stay booked
         if series.kept.awaited_model:
@@ -75,6 +76,8 @@ class Engine:
                 self._close_account(self._closing_ms, effects)
         orders += self._leave(message.closed_at, effects)
         await self._keep_and_send(orders, effects)
+        if not reports and not orders:
+            effects.comes_again()
         effects.afterwards(lambda: self._reached(message.venue, series, message.opened_at))
 
     async def on_gap(self, gap: GapFound, effects: Effects) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from services.engine.desk import Desk, Sleeve
 from services.engine.journal import Journal
-from services.engine.records import halt_row, keep_sleeve, keep_sleeve_words
+from services.engine.records import forget_candidate, halt_row, keep_candidate, keep_sleeve, keep_sleeve_words
 from services.engine.settings import EngineSettings
 from shared.contracts import subjects
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
@@ -46,14 +46,16 @@ class Keeper:
 
     def keep(self, effects: Effects) -> None:
         """Keep the sleeves that have changed since the last time."""
-        for sleeve in self._touched.values():
+        touched, self._touched = self._touched, {}
+        for sleeve in touched.values():
             try:
-                state = sleeve.state()
+                anew = sleeve.freeze()
             except TypeError as error:  # a strategy's state that is no state
                 self.halt(sleeve, str(error), effects)
-            else:
-                effects.add(keep_sleeve(sleeve.name, sleeve.kept, state))
-        self._touched.clear()
+                continue
+            effects.add(keep_sleeve(sleeve.name, sleeve.kept, sleeve.trader.books()))
+            effects.add(*(keep_candidate(sleeve.name, name, kept) for name, kept in anew.items()))
+            effects.add(*(forget_candidate(sleeve.name, name) for name in sleeve.forget()))
 
     def halt(self, sleeve: Sleeve, reason: str, effects: Effects) -> None:
         """This sleeve stands still until a person resumes; its last good state stays as it was kept."""

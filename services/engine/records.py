@@ -11,6 +11,7 @@ from shared.contracts.times import to_ms
 from shared.regimes.hmm import FilterState
 from shared.regimes.reader import Reading
 from shared.runtime.store import Statement, Store
+from shared.trading.snapshots import KeptCandidate
 from shared.trading.values import Bar, Regime
 
 TABLES = (
@@ -21,6 +22,8 @@ TABLES = (
        without rowid""",
     "create table artifacts (sha256 text primary key, content blob not null) without rowid",
     "create table halts (at_ms integer not null, what text not null, reason text not null)",
+    """create table candidates (sleeve text not null, preset_id text not null, content blob not null,
+       primary key (sleeve, preset_id)) without rowid""",
 )
 
 
@@ -68,20 +71,30 @@ def bar_row(series: str, bar: Bar, is_history: bool, reading: Reading) -> Statem
     )
 
 
-def new_sleeve(sleeve: str, cash: Decimal, state: bytes) -> Statement:
+def new_sleeve(sleeve: str, cash: Decimal, books: bytes) -> Statement:
     """A sleeve at its birth, with its share of the capital."""
     words = msgspec.msgpack.encode(KeptSleeve())
-    return Statement("insert into sleeves values (?, ?, ?, ?)", (sleeve, str(cash), words, state))
+    return Statement("insert into sleeves values (?, ?, ?, ?)", (sleeve, str(cash), words, books))
 
 
-def keep_sleeve(sleeve: str, kept: KeptSleeve, state: bytes) -> Statement:
+def keep_sleeve(sleeve: str, kept: KeptSleeve, books: bytes) -> Statement:
     words = msgspec.msgpack.encode(kept)
-    return Statement("update sleeves set content = ?, state = ? where sleeve = ?", (words, state, sleeve))
+    return Statement("update sleeves set content = ?, state = ? where sleeve = ?", (words, books, sleeve))
 
 
 def keep_sleeve_words(sleeve: str, kept: KeptSleeve) -> Statement:
-    """All but the trader's state, which stays as it was."""
+    """All but the trader's books, which stay as they were."""
     return Statement("update sleeves set content = ? where sleeve = ?", (msgspec.msgpack.encode(kept), sleeve))
+
+
+def keep_candidate(sleeve: str, preset_id: str, kept: KeptCandidate) -> Statement:
+    return Statement(
+        "insert or replace into candidates values (?, ?, ?)", (sleeve, preset_id, msgspec.msgpack.encode(kept))
+    )
+
+
+def forget_candidate(sleeve: str, preset_id: str) -> Statement:
+    return Statement("delete from candidates where sleeve = ? and preset_id = ?", (sleeve, preset_id))
 
 
 def halt_row(at: datetime, what: str, reason: str) -> Statement:
@@ -104,11 +117,17 @@ async def last_bars(store: Store, series: str, count: int) -> list[tuple[Bar, Re
 
 
 async def kept_sleeves(store: Store) -> dict[str, tuple[Decimal, KeptSleeve, bytes]]:
-    """Name -> capital at birth, words, and the trader's state."""
+    """Name -> capital at birth, words, and the trader's books."""
     return {
-        name: (Decimal(cash), msgspec.msgpack.decode(content, type=KeptSleeve), bytes(state))
-        for name, cash, content, state in await store.rows("select sleeve, cash, content, state from sleeves")
+        name: (Decimal(cash), msgspec.msgpack.decode(content, type=KeptSleeve), bytes(books))
+        for name, cash, content, books in await store.rows("select sleeve, cash, content, state from sleeves")
     }
+
+
+async def kept_candidates(store: Store, sleeve: str) -> dict[str, KeptCandidate]:
+    """Preset -> the candidate as it was when it was frozen last."""
+    rows = await store.rows("select preset_id, content from candidates where sleeve = ?", sleeve)
+    return {name: msgspec.msgpack.decode(content, type=KeptCandidate) for name, content in rows}
 
 
 async def artifact(store: Store, sha256: str) -> bytes | None:

@@ -27,6 +27,7 @@ from shared.contracts.times import timeframe_ms
 from shared.regimes.reader import BARS_TO_RESUME, RegimeReader
 from shared.runtime.service import Host, Service
 from shared.runtime.store import keep_fact
+from shared.trading.snapshots import KeptCandidate
 from shared.trading.strategies import find_strategy, load_strategies
 from shared.trading.strategy import Strategy
 from shared.trading.trader import KEPT_BARS, Trader
@@ -159,13 +160,14 @@ async def _recovered_sleeves(
         for series in all_series:
             name = f"{strategy.name}.{series.name}"
             born = (next(shares, Decimal(0)), records.KeptSleeve(), b"")  # later ones wait for capital
-            cash, words, state = kept.get(name, born)
+            cash, words, books = kept.get(name, born)
             trader = Trader(strategy, series.instrument, series.timeframe, cash, settings.costs)
             sleeve = Sleeve(strategy.name, series.symbol, series.timeframe, trader, words)
-            bars = await records.last_bars(host.store, series.name, KEPT_BARS) if state else []
-            _begin(sleeve, strategy, state, bars, is_live=settings.mode == "live")
-            if not state:
-                begun.append(records.new_sleeve(name, cash, sleeve.state()))
+            bars = await records.last_bars(host.store, series.name, KEPT_BARS) if books else []
+            candidates = await records.kept_candidates(host.store, name)
+            _begin(sleeve, strategy, books, candidates, bars, is_live=settings.mode == "live")
+            if not books:
+                begun.append(records.new_sleeve(name, cash, sleeve.trader.books()))
             sleeves.append(sleeve)
     gone = [name for name in kept if name not in {sleeve.name for sleeve in sleeves}]
     if gone:
@@ -188,14 +190,22 @@ def equal_shares(cash: Decimal, among: int) -> list[Decimal]:
     return shares
 
 
-def _begin(sleeve: Sleeve, strategy: Strategy, state: bytes, bars: list[tuple[Bar, Regime]], *, is_live: bool) -> None:
+def _begin(
+    sleeve: Sleeve,
+    strategy: Strategy,
+    books: bytes,
+    candidates: dict[str, KeptCandidate],
+    bars: list[tuple[Bar, Regime]],
+    *,
+    is_live: bool,
+) -> None:
     """Go on where it was. On paper the author's own parameters are admitted from birth, live never.
 
     A strategy whose new code raises on the bars that it is warmed with stands still; others go on.
     """
     try:
-        if state:
-            sleeve.resume(state, bars)
+        if books:
+            sleeve.resume(books, candidates, bars)
         if not is_live:
             preset = default_preset(strategy, sleeve.symbol, sleeve.timeframe)
             sleeve.admit(preset_id(preset), preset.params)

@@ -48,6 +48,8 @@ class Effects:
         self._statements: list[Statement] = []
         self._after: list[Callable[[], None]] = []
         self._told: list[Outgoing] = []
+        self.must_last = False  # a handled message asks for the disk
+        self.can_come_again = False  # the one that is being handled does not
         self.cause: Envelope | None = None  # the message that is being handled
 
     def execute(self, sql: str, *values: Any) -> None:
@@ -70,11 +72,19 @@ class Effects:
         """Call this when the commit is done: to tell progress, to wake someone."""
         self._after.append(call)
 
+    def comes_again(self) -> None:
+        """The message that is being handled moved no money: its commit need not wait for the disk.
+
+        A power cut may then take it back, with all that it led to and the stream's position: the stream tells it again.
+        """
+        self.can_come_again = True
+
     async def flush(self) -> None:
         """Commit what there is so far, the message that is being handled included: it will not come again.
 
         For intents that must be durable before something leaves the house; a start must look after them.
         """
+        self.must_last = True
         await self._listener.commit(self)
 
     def take(self) -> tuple[list[Statement], list[Outgoing], list[Callable[[], None]]]:
@@ -187,7 +197,7 @@ class Listener:
                 continue
             known.add(envelope.id)
             self._recent[envelope.id] = None
-            effects.cause = envelope
+            effects.cause, effects.can_come_again = envelope, False
             effects.add(heard(envelope.id, delivery.stored_at))
             subject, handler = found
             try:
@@ -196,6 +206,7 @@ class Listener:
                     raise BadMessage(f"Expected {subject.of(message)}, came on {delivery.subject}.")
                 with structlog.contextvars.bound_contextvars(correlation=envelope.correlation):
                     await self._patiently(handler, message, effects)
+                effects.must_last |= not effects.can_come_again
                 self.counters["handled"] += 1
             except BadMessage as error:
                 self._park(effects, stream, delivery, error)
@@ -250,7 +261,8 @@ class Listener:
         """One transaction; then what waits for it is called, and the pump is woken."""
         statements, told, after = effects.take()
         if statements:
-            await self._store.commit(statements)
+            await self._store.commit(statements, must_last=effects.must_last)
+        effects.must_last = False
         if told:
             self._to_tell += told
             self._more.set()
@@ -262,6 +274,7 @@ class Listener:
         async with self._turn:
             effects = Effects(self)
             await work(effects)
+            effects.must_last = True
             await self.commit(effects)
 
     async def pump(self) -> None:
@@ -292,7 +305,8 @@ class Listener:
             [
                 keep_fact("outbox.told", str(self._told_up_to).encode()),
                 Statement("delete from outbox where seq < ?", (self._told_up_to - OUTBOX_KEPT,)),
-            ]
+            ],
+            must_last=False,
         )
 
     def wake(self) -> None:

@@ -28,6 +28,9 @@ HOUSE_TABLES = (
     "create table positions (stream text primary key, stored_ms integer not null) without rowid",
     "create table facts (name text primary key, value blob not null) without rowid",
 )
+FULL = 2  # as SQLite numbers it
+WAIT_FOR_DISK, DO_NOT_WAIT = "pragma synchronous=FULL", "pragma synchronous=NORMAL"
+CHECKPOINT_PAGES = 8000  # 32 MB of WAL: a checkpoint waits for the disk three times, whatever it writes
 INBOX_KEPT_MS = 3_600_000  # of stream time; a stream is taken again from seconds before its position
 
 Row = tuple[Any, ...]
@@ -46,9 +49,16 @@ class Store:
     """
 
     def __init__(
-        self, writer: sqlite3.Connection, reader: aiosqlite.Connection, path: str, own: TemporaryDirectory[str] | None
+        self,
+        writer: sqlite3.Connection,
+        reader: aiosqlite.Connection,
+        path: str,
+        own: TemporaryDirectory[str] | None,
+        *,
+        is_full: bool,
     ) -> None:
         self._writer, self._reader = writer, reader
+        self._is_full = is_full
         self.path = path
         self._own = own
 
@@ -77,11 +87,17 @@ class Store:
             raise NeedsOperator(
                 f"Cannot use the database {file}: {error}. Move the file away to begin anew, or restore a copy."
             ) from error
-        return cls(writer, reader, str(file), own)
+        return cls(writer, reader, str(file), own, is_full=synchronous == "FULL")
 
     @staticmethod
     def _prepare(db: sqlite3.Connection, migrations: list[str], synchronous: str, shown: str) -> None:
-        for pragma in ("journal_mode=wal", f"synchronous={synchronous}", "busy_timeout=5000", "foreign_keys=on"):
+        for pragma in (
+            "journal_mode=wal",
+            f"synchronous={synchronous}",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+            "busy_timeout=5000",
+            "foreign_keys=on",
+        ):
             db.execute(f"pragma {pragma}")
         (checked,) = db.execute("pragma quick_check").fetchone()
         if checked != "ok":
@@ -106,9 +122,15 @@ class Store:
         found = await self.rows(sql, *values)
         return found[0] if found else None
 
-    async def commit(self, statements: Sequence[Statement]) -> None:
-        """Execute all of these, or none. Raises NeedsOperator when the disk refuses (full, read-only)."""
+    async def commit(self, statements: Sequence[Statement], *, must_last: bool = True) -> None:
+        """Execute all of these, or none. Raises NeedsOperator when the disk refuses (full, read-only).
+
+        In a FULL file a commit waits for the disk, and so for all commits before it. One that need not last through a
+        power cut does not (ADR 6); the file is whole all the same.
+        """
         try:
+            if self._is_full:
+                self._writer.execute(WAIT_FOR_DISK if must_last else DO_NOT_WAIT)
             self._writer.execute("begin immediate")
             try:
                 for sql, group in itertools.groupby(statements, key=lambda statement: statement.sql):
@@ -120,6 +142,12 @@ class Store:
                 raise
         except sqlite3.OperationalError as error:
             raise NeedsOperator(f"{self.path} could not be written: {error}. Is the disk full or read-only?") from error
+
+    @property
+    def waited_for_disk(self) -> bool:
+        """Whether the last commit did."""
+        (synchronous,) = self._writer.execute("pragma synchronous").fetchone()
+        return synchronous >= FULL
 
     async def heard(self, ids: Sequence[str]) -> set[str]:
         """Those of these message ids that were heard before."""

@@ -13,8 +13,9 @@ from shared.trading.values import Bar, Regime, Target
 
 
 class KeptCandidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate in a snapshot."""
+    """A candidate as it was after one bar. Who goes on from it steps it over the bars since."""
 
+    opened_ms: int  # opened-at of that bar; -1 before the first
     params: dict[str, int | float | bool]
     state: bytes  # frozen, stamped with the strategy's source
     bars: int

@@ -257,35 +257,47 @@ class Trader:
 
     def snapshot(self) -> bytes:
         """Everything, exactly: positions, sums, states, and the kept bars (about 80 bytes each)."""
-        kept = {
-            name: KeptCandidate(
-                params=c.params._asdict(),
-                state=freeze(c.state, self.strategy.source),
-                bars=c.bars,
-                target=c.target,
-                before=c.before,
-                is_retired=c.is_retired,
-            )
-            for name, c in self.candidates.items()
-        }
+        return self._snapshot({name: self.kept_candidate(name) for name in self.candidates}, list(self.kept))
+
+    def books(self) -> bytes:
+        """A snapshot without candidates and bars: what changes on every bar, and is small."""
+        return self._snapshot({}, [])
+
+    def _snapshot(self, candidates: dict[str, KeptCandidate], bars: list[tuple[Bar, Regime]]) -> bytes:
         return msgspec.msgpack.encode(
             Snapshot(
                 source=self.strategy.source,
                 sleeve=self.sleeve,
                 stats=self.stats,
                 dust=self.dust,
-                candidates=kept,
+                candidates=candidates,
                 chosen=self.chosen,
                 decision_id=self.decision_id,
                 active=self.active,
                 intent=self.intent,
                 trade=self.trade,
-                bars=list(self.kept),
+                bars=bars,
             )
         )
 
+    def kept_candidate(self, preset_id: str) -> KeptCandidate:
+        """One candidate as it is after the last bar. Raises TypeError when its strategy's state is no state."""
+        candidate = self.candidates[preset_id]
+        return KeptCandidate(
+            opened_ms=self.kept[-1][0].opened_at_ms if self.kept else -1,
+            params=candidate.params._asdict(),
+            state=freeze(candidate.state, self.strategy.source),
+            bars=candidate.bars,
+            target=candidate.target,
+            before=candidate.before,
+            is_retired=candidate.is_retired,
+        )
+
     def resume(self, frozen: bytes) -> None:
-        """Go on where a snapshot was taken. States of another source are warmed again from the kept bars."""
+        """Go on where a snapshot was taken. Its candidates may be older than its bars: they are stepped over the rest.
+
+        States of another source are warmed again from all kept bars.
+        """
         kept = msgspec.msgpack.decode(frozen, type=Snapshot)
         self.sleeve, self.stats, self.dust = kept.sleeve, kept.stats, kept.dust
         self.chosen, self.decision_id, self.active = kept.chosen, kept.decision_id, kept.active
@@ -301,9 +313,12 @@ class Trader:
                 self.admit(name, saved.params)
                 self.candidates[name].is_retired = saved.is_retired
             else:
-                self.candidates[name] = Candidate(
+                self.candidates[name] = candidate = Candidate(
                     params, state, saved.bars, saved.target, saved.before, saved.is_retired
                 )
+                for bar, regime in self.kept:
+                    if bar.opened_at_ms > saved.opened_ms:
+                        self._advance(candidate, bar, regime)
 
     # private
 

@@ -241,6 +241,17 @@ async def test_an_order_is_durable_before_it_is_sent(house: House) -> None:
     assert seen == [("intent", 1), ("intent", 1)]
 
 
+async def test_bars_wait_for_the_disk_only_where_money_moves(house: House) -> None:
+    host = await house.up()
+    waited: list[bool] = []
+
+    for at, close in enumerate((99, 98, 101, 103, 104)):  # above 100 it buys, at the open of the bar after
+        await house.play(bars(close, first=at))
+        waited.append(host.store.waited_for_disk)
+
+    assert waited == [False, False, True, True, False]
+
+
 class Deaf(PaperVenue):
     """A paper venue whose answers get lost. `takes` says whether the order arrived all the same."""
 

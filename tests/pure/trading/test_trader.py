@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.contracts.errors import BadMessage
 from shared.contracts.execution import TradeClosed, TradeFill
@@ -18,6 +20,8 @@ from shared.contracts.times import from_ms
 from shared.trading.kernel import kernel
 from shared.trading.orders import Intent
 from shared.trading.sketches import bars, fall, flat, rise
+from shared.trading.snapshots import KeptCandidate, Snapshot
+from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import strategy
 from shared.trading.trader import SleeveRefused, Trader
 from shared.trading.values import UNKNOWN, Bar, Regime, Target
@@ -306,6 +310,29 @@ def test_states_of_another_source_are_warmed_again_from_the_kept_bars() -> None:
     resumed.resume(msgspec.msgpack.encode(kept))
     assert resumed.candidates["calm"].state == trader.candidates["calm"].state
     assert (resumed.quantity, resumed.is_ready("calm")) == (trader.quantity, True)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@given(market=st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=60), data=st.data())
+def test_candidates_that_were_kept_some_bars_ago_go_on_to_the_bit(
+    name: str, market: list[float], data: st.DataObject
+) -> None:
+    built_in = BUILT_IN[name]
+    trader, resumed = (Trader(built_in, BTC, "1m", Decimal(1000), Costs(fee_bps=1, slippage_bps=0)) for _ in range(2))
+    trader.admit("default", {})
+    trader.choose("default")
+    kept_at = data.draw(st.integers(0, len(market) - 1))
+    old: dict[str, KeptCandidate] = {}
+    for at, bar in enumerate(bars(market)):
+        if at == kept_at:
+            old = {"default": trader.kept_candidate("default")}
+        if trader.on_bar(bar).intent is not None:
+            trader.on_reject()
+
+    snapshot = msgspec.msgpack.decode(trader.snapshot(), type=Snapshot)
+    resumed.resume(msgspec.msgpack.encode(msgspec.structs.replace(snapshot, candidates=old)))
+
+    assert resumed.snapshot() == trader.snapshot()
 
 
 def test_a_strategy_that_needs_a_regime_holds_nothing_without_one() -> None:
