@@ -243,6 +243,14 @@ def config_schema(service: Annotated[str, typer.Argument()]) -> None:
     typer.echo(json.dumps(_service(service).settings.model_json_schema()))
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def backtest(context: typer.Context) -> None:
+    """What a strategy would have earned: one run, a grid of parameter sets. See `trimtab backtest --help`."""
+    from services.backtest_suite.commands import app as verbs
+
+    verbs(context.args, prog_name="trimtab backtest")
+
+
 def _stack(data_dir: Path) -> Any:
     from services.answers import Stack
 

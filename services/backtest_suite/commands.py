@@ -1,0 +1,129 @@
+"""The verbs of `trimtab backtest`.
+
+Exit codes: 0 done · 1 failed (a strategy raised, every set of a grid failed, a repeated run gave other bits) · 2 wrong
+use · 78 a person must act (an unknown strategy, a parameter it does not take, bars that are not there; the text says how).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from services.backtest_suite import repeating, reports, terminal
+from services.backtest_suite.axes import axes_of, params_of
+from services.backtest_suite.backends import Backend
+from services.backtest_suite.driver import Result
+from services.backtest_suite.grids import TIMEOUT_S, GridResult, run_grid
+from services.backtest_suite.options import Asked, asks
+from services.backtest_suite.run_store import RunStore
+from services.backtest_suite.sources import strategy_named
+from shared.trading.compiled import Failure
+
+app = typer.Typer(
+    name="trimtab backtest",
+    help="What a strategy would have earned: one run, or a grid of parameter sets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+StrategyName = Annotated[str, typer.Argument(metavar="STRATEGY", help="A name from `trimtab strategies`, or a file.")]
+
+
+@app.command()
+@asks
+def run(
+    asked: Asked,
+    strategy: StrategyName = "",
+    params: Annotated[str, typer.Option(help="Such as fast=20,slow=100; the others have their defaults.")] = "",
+    from_manifest: Annotated[
+        Path | None, typer.Option(help="Repeat the run of a manifest.json, to the same bits.")
+    ] = None,
+) -> None:
+    """One parameter set on bars: a table, and with --output-dir a report, trades, equity and a manifest."""
+    with RunStore(asked.data_dir) as store:
+        if from_manifest is not None:
+            manifest = repeating.read_manifest(from_manifest)
+            results = [repeating.repeat(manifest, store)]
+        elif not strategy:
+            raise typer.BadParameter("Name a STRATEGY, or give --from-manifest.")
+        else:
+            given = params_of(params)
+            experiments = asked.experiments(strategy_named(strategy))
+            results = [_done(store.run, experiment, given) for experiment in experiments]
+    for result in results:
+        if asked.output_dir is not None:
+            reports.write_run(result, _folder(asked.output_dir, result, len(results)))
+        if not asked.as_json:
+            terminal.show_run(result)
+    if asked.as_json:
+        _say([result.summary() for result in results])
+
+
+@app.command()
+@asks
+def grid(
+    asked: Asked,
+    strategy: StrategyName,
+    axes: Annotated[list[str], typer.Option("--grid", help="fast=5:50:5 (the stop included) or fast=5,10,20.")],
+    metric: Annotated[str, typer.Option(help="What is best: sharpe, net_return, max_drawdown, ...")] = "sharpe",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads or processes.", show_default="all cores")] = None,
+    backend: Annotated[Backend, typer.Option(help="threads; processes survive crashes; dask and ray are clusters.")] = (
+        "threads"
+    ),
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one set, with processes.")] = TIMEOUT_S,
+    cache: Annotated[bool, typer.Option(help="Take what was computed before from the runs database.")] = True,
+    best: Annotated[int, typer.Option(min=1, help="How many are told.")] = 10,
+) -> None:
+    """Every combination of parameter values: the best, a map, and whether the best stands on a plateau."""
+    values = axes_of(axes)
+    found: list[GridResult] = []
+    with RunStore(asked.data_dir) as store:
+        for experiment in asked.experiments(strategy_named(strategy)):
+            with terminal.progress_of(experiment) as on_progress:
+                found.append(
+                    run_grid(
+                        experiment,
+                        values,
+                        store,
+                        metric=metric,
+                        backend=backend,
+                        workers=workers,
+                        timeout_s=timeout,
+                        use_cache=cache,
+                        on_progress=on_progress,
+                    )
+                )
+    for one in found:
+        if asked.output_dir is not None:
+            reports.write_grid(one, _folder(asked.output_dir, one, len(found)))
+        if not asked.as_json:
+            terminal.show_grid(one, best)
+    if asked.as_json:
+        _say([one.summary(best) for one in found])
+    if all(len(one.failures) == len(one.outcomes) for one in found):
+        raise typer.Exit(1)
+
+
+def _done(act: Any, *given: Any) -> Any:
+    """What the strategy raises is one clear line."""
+    try:
+        return act(*given)
+    except Failure as failure:
+        typer.echo(f"trimtab: {failure}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _folder(folder: Path, of: Result | GridResult, of_how_many: int) -> Path:
+    """The folder itself, or one below it for each instrument when there are several."""
+    bars = of.experiment.bars
+    return folder if of_how_many == 1 else folder / f"{bars.symbol}-{bars.timeframe}"
+
+
+def _say(summaries: list[dict[str, Any]]) -> None:
+    """One JSON object on the last line. NaN is null: it is no JSON."""
+    said = summaries[0] if len(summaries) == 1 else {"runs": summaries}
+    typer.echo(msgspec.json.encode(said))

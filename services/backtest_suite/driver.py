@@ -1,0 +1,268 @@
+"""The one way to run a backtest: an experiment, its runs, and what each run tells. Pure: no file is read or written.
+
+Experiment   a strategy on bars, on terms: what several parameter sets have in common, and trials are counted on
+Result       one parameter set: figures, trades, equity, and the manifest that repeats it to the same bits
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from services.backtest_suite.data import Bars
+from services.backtest_suite.manifests import (
+    SHORT,
+    Assumptions,
+    Data,
+    Exits,
+    Fill,
+    Manifest,
+    Params,
+    Reading,
+    common_of,
+    fingerprint_of,
+    versions,
+)
+from services.backtest_suite.trades import Trade, trades_of
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.governance import Costs, Figures
+from shared.contracts.times import timeframe_ms
+from shared.trading.columns import Integers
+from shared.trading.compiled import Run, Terms, scan
+from shared.trading.scales import Scale
+from shared.trading.strategies import BUILT_IN
+from shared.trading.strategy import Strategy
+
+
+class Given(TypedDict, total=False):
+    """What may be said of a run, by name; what is not said is as in `Assumptions`."""
+
+    cash: Decimal  # quote currency to begin with
+    costs: Costs
+    fill: Fill  # when an order made at a close is filled
+    size: Decimal | None  # base units of every position, instead of a fraction of the equity
+    exposure: float  # times the strategy's own
+    shorts: bool  # where the instrument allows them
+    exits: Exits  # judged on closed bars, or resting at the venue
+    trade_from: int  # first bar on whose close an order may be made
+    seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A strategy on bars, on terms."""
+
+    strategy: Strategy
+    bars: Bars
+    assumptions: Assumptions
+    reading: Reading | None = None  # where the bars come from, for the manifest
+
+    @classmethod
+    def of(
+        cls, strategy: Strategy, bars: Bars, *, reading: Reading | None = None, **given: Unpack[Given]
+    ) -> Experiment:
+        """Put one together, on the instrument that the bars name. Raises NeedsOperator when there are no bars."""
+        if not len(bars):
+            raise NeedsOperator(f"A backtest needs at least one bar, {bars.source or bars.symbol} has none.")
+        return cls(strategy, bars, Assumptions(instrument=bars.instrument, **given), reading)
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The same, as the compiled loop takes it."""
+        a = self.assumptions
+        return Terms(
+            a.instrument,
+            self.bars.timeframe,
+            a.costs,
+            a.cash,
+            size=a.size,
+            exposure=a.exposure,
+            shorts=a.shorts,
+            fill=a.fill,
+            exits=a.exits,
+        )
+
+    @cached_property
+    def filled_at_ms(self) -> Integers:
+        """When the market orders that fill on each bar do so (n,): at its open or at its close."""
+        opened = self.bars.columns.opened_at_ms
+        return opened if self.assumptions.fill == "next_open" else opened + timeframe_ms(self.bars.timeframe)
+
+    @property
+    def data(self) -> Data:
+        """Which bars."""
+        bars = self.bars
+        return Data(
+            reading=self.reading,
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            universe=bars.universe,
+            sha256=bars.sha256,
+            first=bars.first,
+            last=bars.last,
+            bars=len(bars),
+        )
+
+    def fingerprint(self, params: Params) -> str:
+        """SHA-256 (hex) of all that the result of these checked parameters depends on."""
+        return fingerprint_of(self._common, params)
+
+    @cached_property
+    def _common(self) -> bytes:
+        return common_of(self.strategy, self.bars.sha256, self.assumptions)
+
+    def run(self, params: Mapping[str, object] | None = None, *, trials: int = 1) -> Result:
+        """Run one parameter set, those not given by default. `trials`: sets tried on these bars, this one included.
+
+        Raises BadParams for parameters that the strategy does not take, Failure when it raises at a bar.
+        """
+        checked = self.strategy.params(params)
+        begun = time.perf_counter()
+        run = scan(
+            self.strategy,
+            self.bars.columns,
+            checked,
+            self.terms,
+            trade_from=self.assumptions.trade_from,
+            with_curve=True,
+            with_fills=True,
+        )
+        return Result(self, run, trials, time.perf_counter() - begun)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. What takes time to make is made when it is first asked for."""
+
+    experiment: Experiment
+    run: Run
+    trials: int  # parameter sets tried on these bars, this one included; 1 where nobody counts
+    elapsed_s: float
+    number: int = 0  # how often exactly this was run, by the runs database; 0: it was not kept
+
+    @property
+    def run_id(self) -> str:
+        """The beginning of the fingerprint, and an ordinal that keeps runs of the same apart."""
+        return f"{self.fingerprint[:SHORT]}-{self.number}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.experiment.fingerprint(self.params)
+
+    @cached_property
+    def params(self) -> Params:
+        return self.run.params._asdict()
+
+    @property
+    def metrics(self) -> Figures:
+        """TEMPORARY seam until metrics land."""
+        return self.run.figures
+
+    @property
+    def figures(self) -> Figures:
+        """What the loop itself kept count of."""
+        return self.run.figures
+
+    @property
+    def first_bar(self) -> int:
+        """The first bar on whose close an order could be made; the figures count from here."""
+        experiment = self.experiment
+        warm = experiment.strategy.warmup(self.run.params) - 1
+        return min(max(experiment.assumptions.trade_from, warm), len(experiment.bars) - 1)
+
+    @property
+    def metrics_by_name(self) -> dict[str, Any]:
+        return msgspec.to_builtins(self.metrics)
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "run_id": self.run_id,
+            "metrics": self.metrics_by_name,
+            "trades": len(self.trades),
+            "orders": self.orders,
+            "fees": float(self.fees),
+            "equity_final": float(self.equity_final),
+            "bars": len(self.experiment.bars),
+            "elapsed_s": self.elapsed_s,
+        }
+
+    def _repr_html_(self) -> str:
+        from services.backtest_suite.reports import card_of
+
+        return card_of(self)
+
+    @cached_property
+    def equity(self) -> NDArray[np.float64]:
+        """Equity at each close (n,), quote currency."""
+        assert self.run.curve is not None
+        return self.run.curve / 10.0**self._scale.decimals
+
+    @property
+    def equity_final(self) -> Decimal:
+        return self._scale.amount(self.run.stats.equity)
+
+    @property
+    def fees(self) -> Decimal:
+        return self._scale.amount(self.run.sleeve.book.fees)
+
+    @property
+    def orders(self) -> int:
+        """Orders that were filled."""
+        return self.run.stats.fills
+
+    @cached_property
+    def trades(self) -> list[Trade]:
+        """The round trips, oldest first."""
+        assert self.run.fills is not None
+        return trades_of(self.run.fills, self.experiment.filled_at_ms, self._scale)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Enough to run it again to the same bits."""
+        experiment = self.experiment
+        return Manifest(
+            run_id=self.run_id,
+            fingerprint=self.fingerprint,
+            strategy=experiment.strategy.name,
+            strategy_file=str(file_of(experiment.strategy) or ""),
+            source_sha256=experiment.strategy.source,
+            params=self.params,
+            data=experiment.data,
+            assumptions=experiment.assumptions,
+            versions=versions(),
+            result_sha256=self.result_sha256,
+            metrics=self.metrics_by_name,
+        )
+
+    @cached_property
+    def result_sha256(self) -> str:
+        """Of every fill and of the equity at every close, in ledger units: equal means the same to the last unit."""
+        digest = hashlib.sha256()
+        for numbers in (self.run.fills, self.run.curve):
+            assert numbers is not None
+            digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _scale(self) -> Scale:
+        return Scale.of(self.experiment.assumptions.instrument)
+
+
+def file_of(strategy: Strategy) -> Path | None:
+    """The file of a strategy of the user's own; None for ours, and for one that was written in a notebook."""
+    if BUILT_IN.get(strategy.name) is strategy:
+        return None
+    file = getattr(sys.modules.get(strategy.Params.__module__), "__file__", None)
+    return None if file is None else Path(file)

@@ -1,0 +1,110 @@
+"""What a run depended on, written so that it can be run again to the same bits, and the fingerprint of it."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from datetime import datetime
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import msgspec
+
+from services.backtest_suite.data import Universe
+from shared.artifacts.canonical import canonical_json, content_id
+from shared.contracts.governance import Costs
+from shared.contracts.instruments import Instrument
+from shared.trading import loop
+from shared.trading.kernel import fingerprint
+from shared.trading.performance import figures
+from shared.trading.strategy import Strategy
+
+Params = dict[str, int | float | bool]
+Exits = Literal["on_close", "at_venue"]
+Fill = Literal["next_open", "same_close", "next_close"]
+SHORT = 12  # characters of a fingerprint that begin a run id; the ordinal behind them keeps ids apart
+LIBRARIES = ("trimtab", "numpy", "numba", "polars", "pyarrow", "msgspec")
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How the bars were read: from a file or a folder, or from the ingester of the stack that runs on a data folder."""
+
+    path: str = ""
+    stack: str = ""
+    symbol: str = ""  # as it was said; "" where the file told it
+    timeframe: str = ""
+    adjusted: bool = False
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bars."""
+
+    reading: Reading | None  # None: a program gave them
+    symbol: str
+    timeframe: str
+    universe: Universe  # who was allowed into the data set
+    sha256: str  # of the columns
+    first: datetime
+    last: datetime
+    bars: int
+
+
+class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run was told besides its bars and its parameters."""
+
+    instrument: Instrument
+    cash: Decimal = Decimal(10_000)  # quote currency
+    costs: Costs = Costs(fee_bps=10, slippage_bps=5)
+    fill: Fill = "next_open"
+    size: Decimal | None = None  # base units of every position; None: a fraction of the equity
+    exposure: float = 1.0  # times the strategy's own
+    shorts: bool = True  # where the instrument allows them
+    exits: Exits = "on_close"  # judged on closed bars, or resting at the venue
+    trade_from: int = 0  # bars before it only warm up
+    seed: int = 0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: what went in, and the hash of what came out."""
+
+    run_id: str
+    fingerprint: str  # of everything that decides the result: bars, parameters, assumptions, code
+    strategy: str
+    strategy_file: str  # of a strategy of the user's own; "" for ours, and for one that stands in no file
+    source_sha256: str  # of the strategy's code
+    params: Params
+    data: Data
+    assumptions: Assumptions
+    versions: dict[str, str]
+    result_sha256: str  # of every fill and of the equity at every close
+    metrics: dict[str, Any]
+
+
+def common_of(strategy: Strategy, data_sha256: str, assumptions: Assumptions) -> bytes:
+    """What the fingerprints of all parameter sets of one experiment have in common."""
+    return canonical_json([strategy.name, strategy.source, _execution(), data_sha256, assumptions])
+
+
+def fingerprint_of(common: bytes, params: Params) -> str:
+    """SHA-256 (hex) of all that a result depends on: code, bars, assumptions, parameters."""
+    return content_id(common + canonical_json(params))
+
+
+@functools.cache
+def _execution() -> str:
+    """The code that turns targets into money."""
+    return fingerprint(loop.run, loop.follow, figures)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of Python and of what computes here. They are told, and are not part of a fingerprint."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "source"  # our own, in a checkout that is not installed

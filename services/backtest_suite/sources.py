@@ -1,0 +1,105 @@
+"""Finds what a command names: a strategy by its name or file, bars by their file, or in the ingester of a stack."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from services.backtest_suite.data import Bars, Universe, read_bars
+from services.backtest_suite.listing import instrument_of, kind_of
+from services.backtest_suite.manifests import Reading
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.instruments import check_symbol
+from shared.contracts.times import EPOCH
+from shared.runtime.settings import PORTS
+from shared.trading.columns import Columns
+from shared.trading.strategies import all_strategies, find_strategy, load_strategy
+from shared.trading.strategy import Strategy
+
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bars, and how they were read."""
+
+    bars: Bars
+    reading: Reading
+
+
+def strategy_named(text: str) -> Strategy:
+    """A strategy by its name, or by the path of its file."""
+    if text.endswith(".py") or "/" in text:
+        file = Path(text)
+        if not file.is_file():
+            raise NeedsOperator(f"There is no strategy file {file}. Write one with `trimtab new strategy NAME`.")
+        return load_strategy(file)
+    return find_strategy(text, all_strategies())
+
+
+def bars_found(
+    reading: Reading,
+    *,
+    first: datetime | None = None,
+    last: datetime | None = None,
+    lot: Decimal | None = None,
+    universe: Universe | None = None,
+) -> list[Found]:
+    """The bars of every instrument that this reading names, those that opened in [first, last]."""
+    if reading.path:
+        bars = read_bars(
+            reading.path,
+            symbol=reading.symbol,
+            timeframe=reading.timeframe,
+            first=first,
+            last=last,
+            lot=lot,
+            universe=universe,
+            adjusted=reading.adjusted,
+        )
+    else:
+        bars = [_from_ingester(reading, first, last, lot, universe)]
+    return [Found(each, reading) for each in bars]
+
+
+def readings(paths: Sequence[Path], symbol: str, timeframe: str, adjusted: bool, stack: Path) -> list[Reading]:
+    """What `--data`, or else `--symbol` and `--timeframe`, ask for."""
+    if paths:
+        return [
+            Reading(path=str(path.resolve()), symbol=symbol, timeframe=timeframe, adjusted=adjusted) for path in paths
+        ]
+    if not symbol or not timeframe:
+        raise NeedsOperator(
+            "A backtest needs bars: --data FILE_OR_DIR, or --symbol and --timeframe of what the ingester of a running "
+            "stack holds."
+        )
+    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe)]
+
+
+def _from_ingester(
+    reading: Reading, first: datetime | None, last: datetime | None, lot: Decimal | None, universe: Universe | None
+) -> Bars:
+    from services.answers import Stack  # these bring an HTTP client, which a file does not need
+    from services.backtest_suite.bars import Ingester
+
+    stack = Stack.of(Path(reading.stack))
+    symbol, timeframe = check_symbol(reading.symbol), reading.timeframe
+
+    async def asked() -> Columns:
+        ingester = Ingester(f"http://127.0.0.1:{stack.port_base + PORTS['ingester']}")
+        try:
+            return await ingester.columns(symbol, timeframe, first or EPOCH, last or FOREVER)
+        finally:
+            await ingester.close()
+
+    columns = asyncio.run(asked())
+    if not len(columns):
+        raise NeedsOperator(f"The ingester of {stack.folder} holds no bars of {symbol} {timeframe} in that span.")
+    kind, calendar = kind_of(symbol, columns, None)
+    instrument, notes = instrument_of(symbol, columns, kind, calendar, None, lot)
+    source = f"ingester of {stack.folder}"
+    return Bars(symbol, timeframe, columns, instrument, universe or "unknown", source, tuple(notes))

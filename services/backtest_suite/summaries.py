@@ -1,0 +1,141 @@
+"""What a result says in a few words, with what qualifies it: the same on the terminal, in reports and in notebooks."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.grids import GridResult
+from services.backtest_suite.manifests import Params, versions
+from shared.contracts.governance import Costs
+
+HASH_SHOWN = 12  # characters
+UNIVERSES = {
+    "point_in_time": "as it was then",
+    "survivors": "survivors only: too good to be true",
+    "unknown": "unknown: survivors perhaps",
+}
+FILLS = {"next_open": "at the next open", "same_close": "at the same close", "next_close": "at the next close"}
+
+
+class Said(NamedTuple):
+    """One thing that qualifies a headline."""
+
+    name: str
+    value: str
+    is_warning: bool = False
+
+
+class Tile(NamedTuple):
+    """One figure of the headline, and what it must not be read without."""
+
+    name: str
+    value: str
+    note: str
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction as people read it: `+12.30 %`."""
+    return "–" if math.isnan(value) else f"{value:+.{digits}%}".replace("%", " %")
+
+
+def plain(value: float) -> str:
+    """A number of about four digits; `–` when nothing is known."""
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def spelled(params: Params) -> str:
+    """`fast=20, slow=100`."""
+    return ", ".join(f"{name}={value:g}" for name, value in params.items())
+
+
+def provenance_of(experiment: Experiment) -> list[Said]:
+    """Data, universe, costs, seed and versions: printed beside every headline."""
+    bars, a = experiment.bars, experiment.assumptions
+    quote = a.instrument.quote
+    sized = f"{a.size} {a.instrument.base}" if a.size is not None else f"{a.exposure:g} x the strategy's exposure"
+    said = [
+        Said("data", f"{bars.symbol} {bars.timeframe}"),
+        Said("from", f"{bars.first:%Y-%m-%d}"),
+        Said("to", f"{bars.last:%Y-%m-%d}"),
+        Said("bars", f"{len(bars):,}"),
+        Said("universe", UNIVERSES[bars.universe], bars.universe != "point_in_time"),
+        Said("costs", costs_told(a.costs)),
+        Said("cash", f"{a.cash:,} {quote}"),
+        Said("size", sized),
+        Said("filled", FILLS[a.fill]),
+        Said("seed", str(a.seed)),
+        Said("data hash", bars.sha256[:HASH_SHOWN]),
+        Said("code", experiment.strategy.source[:HASH_SHOWN]),
+        Said("trimtab", versions()["trimtab"]),
+    ]
+    if bars.missing:
+        said.insert(4, Said("gaps", f"{bars.gaps} ({bars.missing} bars)"))
+    return said
+
+
+def costs_told(costs: Costs) -> str:
+    """`fee 10 bps, slippage 5 bps`, and whatever else is charged."""
+    told = [f"fee {costs.fee_bps:g} bps", f"slippage {costs.slippage_bps:g} bps"]
+    if costs.maker_bps is not None:
+        told.append(f"maker {costs.maker_bps:g} bps")
+    if costs.spread_bps:
+        told.append(f"spread {costs.spread_bps:g} bps")
+    if costs.min_fee:
+        told.append(f"at least {costs.min_fee} a fill")
+    if costs.tiers:
+        told.append(f"{len(costs.tiers)} tiers")
+    if costs.slippage_model is not None:
+        told.append("slippage by volatility and size")
+    if costs.borrow_bps_year is not None:
+        told.append(f"borrow {costs.borrow_bps_year:g} bps a year")
+    if costs.max_volume_share:
+        told.append(f"at most {costs.max_volume_share:.0%} of a bar's volume")
+    return ", ".join(told)
+
+
+def title_of(result: Result) -> str:
+    return f"{result.experiment.strategy.name} ({spelled(result.params)})"
+
+
+def headline_of(result: Result) -> list[Tile]:
+    """The figures that one looks at first."""
+    f, quote = result.figures, result.experiment.assumptions.instrument.quote
+    close = result.experiment.bars.columns.close
+    held = float(close[-1] / close[result.first_bar] - 1.0)
+    return [
+        Tile("Net return", percent(f.net_return), f"held: {percent(held)}"),
+        Tile("Sharpe, a year", plain(f.sharpe), ""),
+        Tile("Deepest drawdown", percent(-f.max_drawdown), ""),
+        Tile("Trades", f"{f.trades:,}", f"{percent(f.win_rate, 1).lstrip('+')} won"),
+        Tile("Profit factor", plain(f.profit_factor), f"{plain(f.expectancy_r)} R a trade"),
+        Tile("Fees", f"{f.fees:,.2f}", f"{quote}, {result.orders:,} orders"),
+        Tile("Final equity", f"{result.equity_final:,.2f}", quote),
+    ]
+
+
+def metrics_of_result(result: Result) -> list[tuple[str, str]]:
+    """Every figure by name."""
+    return [(name.replace("_", " "), str(value)) for name, value in result.metrics_by_name.items()]
+
+
+def grid_headline(grid: GridResult) -> list[Tile]:
+    """What a grid found, and how much of it is to be believed."""
+    values = grid.surface.values
+    known = values[np.isfinite(values)]
+    tiles = [
+        Tile("Combinations", f"{len(grid.outcomes):,}", f"{grid.rule_broken:,} broke the rule"),
+        Tile("Computed now", f"{grid.computed:,}", f"{len(grid.outcomes) - grid.computed:,} were known"),
+        Tile("Failed", f"{len(grid.failures):,}", ""),
+        Tile("Trials on these bars", f"{grid.trials:,}", "ever, these included"),
+    ]
+    if best := grid.best(1):
+        verdict = "a peak" if best[0].is_peak else "a plateau"
+        tiles.append(Tile(f"Best {grid.metric}", plain(best[0].value), f"median {plain(float(np.median(known)))}"))
+        tiles.append(Tile("Its neighbours", plain(best[0].plateau), f"{verdict}; 1 = as good"))
+    return tiles

@@ -1,0 +1,91 @@
+"""Fills to round trips: a trade runs from flat to flat, and its result is net of every fee."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from shared.contracts.times import from_ms
+from shared.trading.columns import Integers
+from shared.trading.fills import REASONS, share_of
+from shared.trading.scales import Scale
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One round trip. Money in quote currency; prices are means over the fills."""
+
+    entry_at: datetime
+    exit_at: datetime
+    side: Literal["long", "short"]
+    quantity: Decimal  # base units entered
+    entry_price: float
+    exit_price: float
+    fees: Decimal
+    pnl: Decimal  # net of fees
+    bars_held: int
+    reason: str  # why it ended: one of fills.REASONS
+
+
+@dataclass
+class _Open:
+    """A trade that has not come back to flat."""
+
+    side: int
+    bar: int
+    entered: int = 0  # lots
+    entry_cost: int = 0  # lots x ticks
+    left: int = 0
+    exit_cost: int = 0
+    fees: int = 0  # ledger units
+
+    def take(self, lots: int, ticks: int, fee: int) -> None:
+        if lots * self.side > 0:
+            self.entered += abs(lots)
+            self.entry_cost += abs(lots) * ticks
+        else:
+            self.left += abs(lots)
+            self.exit_cost += abs(lots) * ticks
+        self.fees += fee
+
+    def closed(self, bar: int, reason: int, times: Integers, scale: Scale) -> Trade:
+        tick = float(scale.tick)
+        earned = (self.exit_cost - self.entry_cost) * self.side * scale.unit - self.fees
+        return Trade(
+            entry_at=from_ms(int(times[self.bar])),
+            exit_at=from_ms(int(times[bar])),
+            side="long" if self.side > 0 else "short",
+            quantity=scale.quantity(self.entered),
+            entry_price=self.entry_cost / self.entered * tick,
+            exit_price=self.exit_cost / self.left * tick,
+            fees=scale.amount(self.fees),
+            pnl=scale.amount(earned),
+            bars_held=bar - self.bar,
+            reason=REASONS[reason],
+        )
+
+
+def trades_of(fills: Integers, times: Integers, scale: Scale) -> list[Trade]:
+    """The closed trades of `fills` (k, 5: bar, lots, ticks, fee, reason), oldest first. `times` (n,) tell when a bar's fills happened (ms).
+
+    A fill that turns a position ends one trade and begins another; each pays its share of the fee, as in the ledger.
+    """
+    closed: list[Trade] = []
+    trade: _Open | None = None
+    held = 0
+    for bar, lots, ticks, fee, reason in fills.tolist():
+        if trade is not None and held * (held + lots) < 0:
+            part = share_of(fee, abs(held), abs(lots))
+            trade.take(-held, ticks, part)
+            closed.append(trade.closed(bar, reason, times, scale))
+            trade, lots, fee, held = None, lots + held, fee - part, 0
+        if trade is None:
+            trade = _Open(1 if lots > 0 else -1, bar)
+        trade.take(lots, ticks, fee)
+        held += lots
+        if held == 0:
+            closed.append(trade.closed(bar, reason, times, scale))
+            trade = None
+    return closed
