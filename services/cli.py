@@ -245,9 +245,11 @@ def config_schema(service: Annotated[str, typer.Argument()]) -> None:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def backtest(context: typer.Context) -> None:
-    """What a strategy would have earned: one run, a grid of parameter sets. See `trimtab backtest --help`."""
+    """What a strategy, or the whole loop, would have earned: runs, grids, the loop. See `trimtab backtest --help`."""
     from services.backtest_suite.commands import app as verbs
+    from services.closed_loop.command import loop
 
+    verbs.command()(loop)  # it hosts every service, so it stands under the roof and not in one of them
     verbs(context.args, prog_name="trimtab backtest")
 
 

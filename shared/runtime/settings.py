@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("var"), description="Where this service keeps what it must not lose.")
     host: str = Field("127.0.0.1", description="Address to listen on. Loopback unless you know why not.")
     port_base: int = Field(
-        PORT_BASE, ge=0, le=60000, description="Ports are this plus each service's own number; 0 takes free ones."
+        PORT_BASE, ge=0, le=65_535 - 19, description="Ports are this plus each service's own number; 0 takes free ones."
     )
     nats_url: str = Field("nats://127.0.0.1:4222", description="The NATS server, or several separated by commas.")
     nats_user: str = Field("", description="This service's NATS user; empty where the server asks for none.")
