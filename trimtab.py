@@ -50,11 +50,24 @@ from shared.trading.values import UNKNOWN, Bar, Regime, Target, flat, is_known, 
 
 if TYPE_CHECKING:
     from shared.trading.columns import Columns
-    from shared.trading.compiled import Failure, Run, Targets, Terms, execute, grid, scan
+    from shared.trading.compiled import (
+        Failure,
+        Run,
+        Targets,
+        Terms,
+        callback_targets,
+        execute,
+        grid,
+        scan,
+        vector_targets,
+    )
 
 HEAVY = {
     "Columns": "shared.trading.columns",
-    **dict.fromkeys(("Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"), "shared.trading.compiled"),
+    **dict.fromkeys(
+        ("Failure", "Run", "Targets", "Terms", "callback_targets", "execute", "grid", "scan", "vector_targets"),
+        "shared.trading.compiled",
+    ),
 }
 
 __all__ = [
@@ -86,6 +99,7 @@ __all__ = [
     "atr_step",
     "bollinger",
     "bollinger_step",
+    "callback_targets",
     "copy",
     "deviation",
     "deviation_step",
@@ -122,6 +136,7 @@ __all__ = [
     "thaw",
     "true_range",
     "value",
+    "vector_targets",
 ]
 
 

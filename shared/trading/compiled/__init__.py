@@ -1,11 +1,10 @@
 """Backtests: the loop of `loop.py` compiled, over one parameter set, a grid of them, or given targets.
 
-The only room that imports numba. What does not compile still runs, interpreted, and gives the same bits.
+The only room that imports numba. What does not compile is decided by Python first (`callbacks`), and gives the same bits.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,25 @@ from shared.contracts.governance import Costs, Figures
 from shared.contracts.instruments import Instrument
 from shared.trading import ledger
 from shared.trading.columns import Columns, Floats, Integers
-from shared.trading.compiled.loops import UNKNOWN_COLUMN, Call, Failure, compiled_loop, failure, follow_loop
+from shared.trading.compiled.callbacks import Failure, callback_targets, failure, vector_targets
+from shared.trading.compiled.loops import UNKNOWN_COLUMN, Call, compiled_loop, follow_loop
+from shared.trading.compiled.targets import Targets
 from shared.trading.fills import NOTE, REFUSALS, Sleeve
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategy import Strategy
 
-__all__ = ["Failure", "Run", "Targets", "Terms", "execute", "grid", "scan"]
+__all__ = [
+    "Failure",
+    "Run",
+    "Targets",
+    "Terms",
+    "callback_targets",
+    "execute",
+    "grid",
+    "scan",
+    "vector_targets",
+]
 
 CHUNK = 25  # parameter sets between two signs of progress: a few milliseconds of a thread that holds no lock
 
@@ -112,50 +123,6 @@ def grid(
     return done
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What to hold from each bar on, decided elsewhere: `values.Target` as columns of shape (n,)."""
-
-    exposure: Floats
-    stop: Floats
-    take_profit: Floats
-    trail: Floats
-    max_bars: Integers
-    limit: Floats
-    trigger: Floats
-
-    @classmethod
-    def of(
-        cls,
-        exposure: Any,
-        stop: Any = math.nan,
-        take_profit: Any = math.nan,
-        trail: Any = math.nan,
-        max_bars: Any = 0,
-        limit: Any = math.nan,
-        trigger: Any = math.nan,
-    ) -> Targets:
-        """Targets from whatever numpy takes; a single number holds for all bars."""
-        size = np.shape(exposure)
-
-        def column(of: Any, kind: Any) -> Any:
-            return np.array(np.broadcast_to(of, size), kind)
-
-        floats = np.float64
-        return cls(
-            column(exposure, floats),
-            column(stop, floats),
-            column(take_profit, floats),
-            column(trail, floats),
-            column(max_bars, np.int64),
-            column(limit, floats),
-            column(trigger, floats),
-        )
-
-    def all(self) -> tuple[Floats, Floats, Floats, Floats, Integers, Floats, Floats]:
-        return self.exposure, self.stop, self.take_profit, self.trail, self.max_bars, self.limit, self.trigger
-
-
 def execute(
     targets: Targets,
     bars: Columns,
@@ -166,8 +133,8 @@ def execute(
     with_fills: bool = False,
 ) -> Run:
     """Trade given targets: the functions that execute a strategy's own, so the same targets earn the same bits."""
-    if len(targets.exposure) != len(bars):
-        raise NeedsOperator(f"There must be one target for each of the {len(bars)} bars, were {len(targets.exposure)}.")
+    if len(targets) != len(bars):
+        raise NeedsOperator(f"There must be one target for each of the {len(bars)} bars, were {len(targets)}.")
     return _Job(bars, terms, trade_from).follow(targets, with_curve, with_fills)
 
 
@@ -221,7 +188,7 @@ class _Job:
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
         call = self._call([*self.bars.all(), *targets.all()], with_curve or with_fills)
-        result = tuple(map(_as_python, follow_loop()(call, self.trade_from)))
+        result = follow_loop()(call, self.trade_from)
         told = self._told("Targets", None, result, self.trade_from, call.notes, with_curve, with_fills)
         if isinstance(told, Failure):
             raise told
@@ -264,13 +231,6 @@ class _Job:
         np.add.at(held, bar, lots)
         marks = (self.bars.close * self.rules.ticks + 0.5).astype(np.int64)
         return np.cumsum(cash) + np.cumsum(held) * marks * self.rules.unit
-
-
-def _as_python(value: Any) -> Any:
-    """Numbers as Python has them, so that a compiled result equals an interpreted one in kind as well."""
-    if hasattr(value, "_fields"):
-        return type(value)(*map(_as_python, value))
-    return cast(Any, value).item() if isinstance(value, np.generic) else value
 
 
 def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""A strategy's loop: compiled, or interpreted where numba cannot; and what it raised, with a traceback that helps."""
+"""A strategy's loop: compiled, or decided by Python first where numba cannot."""
 
 # pyright: standard
 # numba's decorators are typed too narrowly for functions that are given to it at run time.
@@ -8,23 +8,21 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numba import njit
 from numba.core.errors import NumbaError, NumbaIRAssumptionWarning
 from numba.extending import overload
 
-from shared.contracts.errors import TrimtabError
-from shared.contracts.times import from_ms
 from shared.trading import fills, indicators, ledger, loop, performance, risk, values
-from shared.trading.columns import Columns, Floats, Integers
+from shared.trading.columns import Columns, Integers
 from shared.trading.compiled import cache, lending, packing
+from shared.trading.compiled.callbacks import stepped_targets
 from shared.trading.kernel import KERNELS, kernel
 from shared.trading.scales import Rules
 from shared.trading.strategy import Strategy
-from shared.trading.values import Bar, Regime
 
 # Execution guards its own few divisions; what authors write raises as Python does.
 EXECUTION = {module.__name__ for module in (fills, ledger, loop, performance, risk)}
@@ -56,27 +54,6 @@ PLAIN = Events(
 _loops: dict[tuple[str, Events], Loop] = {}  # of a source and a kind of events
 
 
-class Failure(TrimtabError):
-    """A strategy could not go on at a bar. The cause is the author's exception, with its own traceback."""
-
-
-def failure(strategy: Strategy, bars: Columns, params: Any, regimes: Sequence[Floats]) -> Failure:
-    """What the strategy raised, found again interpreted: the bits are the same, bar and traceback are Python's."""
-    state = strategy.start(params)
-    columns = [column.tolist() for column in bars.all()]
-    odds = [column.tolist() for column in regimes]
-    for i, bar in enumerate(map(Bar._make, zip(*columns, strict=True))):
-        k = i if len(odds[0]) > 1 else 0
-        try:
-            state, _ = strategy.step(state, bar, Regime(odds[0][k], odds[1][k], odds[2][k]), params)
-        except Exception as error:  # noqa: BLE001 - it is handed on as the cause
-            opened_at = f"{from_ms(bar.opened_at_ms):%Y-%m-%d %H:%M}"
-            told = Failure(f"{strategy.name} {params} raised {type(error).__name__} at bar {i} ({opened_at}): {error}")
-            told.__cause__ = error
-            return told
-    return Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")
-
-
 @dataclass(frozen=True)
 class Call:
     """What a run needs beside a strategy and its parameters."""
@@ -91,7 +68,7 @@ Loop = Callable[[Call, Sequence[Any], Sequence[int]], list[Any]]  # (call, param
 
 
 def interpreted_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
-    """The same loop as plain Python, over columns as lists: 1,000 times slower, same bits."""
+    """The same loop as plain Python, over columns as lists: same bits: what the others are measured by."""
     python = loop.bound(loop.run, step=strategy.step, **events.named)
 
     def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
@@ -110,14 +87,31 @@ def interpreted_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
     return call
 
 
+def decided_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
+    """What numba cannot compile: decided by Python, for all bars, then followed by the compiled loop."""
+
+    def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
+        columns, regimes = call.columns[:6], call.columns[6:]
+        results: list[Any] = []
+        for params, first in zip(table, trade_from, strict=True):
+            targets, failed = stepped_targets(strategy, params, Columns(*columns), regimes)
+            known = [column[: len(targets)] for column in columns]
+            result = follow_loop(events)(replace(call, columns=[*known, *targets.all()]), first)
+            # A sleeve that refused had stopped the loop before its strategy failed.
+            results.append(None if failed is not None and result[0].refused == 0 else result)
+        return results
+
+    return call
+
+
 def compiled_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
-    """The loop compiled for this strategy; interpreted, said once, where numba cannot compile it.
+    """The loop compiled for this strategy; decided first, said once, where numba cannot compile it.
 
     A result is what `loop.run` returns, or None where the strategy raised.
     """
     key = strategy.source, events
     if key not in _loops:
-        _loops[key] = _compiled(strategy, events) or interpreted_loop(strategy, events)
+        _loops[key] = _compiled(strategy, events) or decided_loop(strategy, events)
     return _loops[key]
 
 
@@ -148,7 +142,7 @@ def _compiled(strategy: Strategy, events: Events) -> Loop | None:
             call(*_nothing(strategy, events))
     except (NumbaError, NumbaIRAssumptionWarning) as error:
         warnings.warn(
-            f"Strategy {strategy.name} does not compile and runs interpreted, about 1,000 times slower: {_reason(error)}",
+            f"Strategy {strategy.name} does not compile and runs interpreted, about 200 times slower: {_reason(error)}",
             stacklevel=4,
         )
         return None
@@ -165,9 +159,17 @@ def follow_loop(events: Events = PLAIN) -> Callable[..., Any]:
 
     def call(call: Call, trade_from: int) -> Any:
         purse = lending.owned(events.opening(call.cash, call.rules))
-        return compiled(*call.columns, purse, lending.owned(call.rules), trade_from, call.notes)
+        result = compiled(*call.columns, purse, lending.owned(call.rules), trade_from, call.notes)
+        return tuple(map(_as_python, result))
 
     return call
+
+
+def _as_python(value: Any) -> Any:
+    """Numbers as Python has them, so that a compiled result equals an interpreted one in kind as well."""
+    if hasattr(value, "_fields"):
+        return type(value)(*map(_as_python, value))
+    return cast(Any, value).item() if isinstance(value, np.generic) else value
 
 
 def _register() -> None:

@@ -42,7 +42,7 @@ def traded(
     terms = Terms(instrument, "1m", Costs(fee_bps=10, slippage_bps=0), Decimal(10_000))
     run = scan(BUILT_IN[name], market(closes), params, terms, with_fills=True)
     assert run.fills is not None
-    fills = [(bar, lots, ticks / 100) for bar, lots, ticks, _ in run.fills.tolist()]
+    fills = [(bar, lots, ticks / 100) for bar, lots, ticks, *_ in run.fills.tolist()]
     fees = [Decimal(fee).scaleb(-8) for fee in run.fills[:, 3].tolist()]
     return fills, Decimal(run.sleeve.book.cash).scaleb(-8), fees
 
