@@ -208,6 +208,21 @@ def strategies(as_json: Json = False) -> None:
     answers.show_strategies(as_json)
 
 
+@app.command()
+def leakcheck(
+    subject: Annotated[str, typer.Argument(help="A strategy, its file, file.py:function, or `regimes`.")],
+    data: Annotated[Path | None, typer.Option(help="Bars; without them the simulated market.")] = None,
+    symbol: Annotated[str, typer.Option(help="Such as BTC-USDT, where the data holds several.")] = "",
+    timeframe: Annotated[str, typer.Option(help="Such as 1h, where the data does not say it.")] = "",
+    bars: Annotated[int, typer.Option(min=2, help="How many of the last bars.")] = 2_000,
+    as_json: Json = False,
+) -> None:
+    """Whether anything sees the future: other futures must change no past value. Exit code 1 names what does."""
+    from services.leakcheck import check
+
+    raise typer.Exit(check(subject, data, symbol, timeframe, bars, as_json))
+
+
 @new.command("strategy")
 def new_strategy(
     name: Annotated[str, typer.Argument(help="Such as my_breakout.")],
