@@ -46,6 +46,10 @@ bench *options:
 messages:
     python -m shared.contracts.handbook > docs/messages.md
 
+# print docs/metrics.md from the docstrings of the formulas
+metrics:
+    python -m services.backtest_suite.handbook > docs/metrics.md
+
 # renew the golden bytes of every message; look at the difference before you commit it
 golden:
     python -m tests.pure.contracts.samples

@@ -1,22 +1,39 @@
-"""Evidence on a preset, on the span that the governor chose: the same run twice, once with doubled slippage."""
+"""Evidence on a preset, on the span that the governor chose: what it earned, and what it would have earned in worse worlds."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-import msgspec
+import numpy as np
 
 from services.backtest_suite.bars import span_of, terms_for
+from services.backtest_suite.formulas import calmar, correlation, kurtosis, path_of, returns_of, skew, total_return
+from services.backtest_suite.significance import (
+    bootstrap_drawdowns,
+    bootstrap_sharpes,
+    interval,
+    permutation_percentile,
+    sharpe_error,
+)
+from services.backtest_suite.stress import crashed, with_slippage
 from shared.artifacts.presets import preset_from_bytes
 from shared.contracts.errors import BadMessage
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
 from shared.contracts.times import timeframe_length, to_ms
-from shared.trading.columns import Columns
-from shared.trading.compiled import Failure, scan
+from shared.trading.columns import Columns, Floats, Integers
+from shared.trading.compiled import Failure, Run, Terms, scan
+from shared.trading.performance import periods_per_year
+from shared.trading.scales import Scale
 from shared.trading.strategy import BadParams, Strategy
 
+DAY_MS = 86_400_000
+CRASHES = 5  # worlds with one crash each, at bars drawn from those on which something is held
 WARMUPS = 3  # lengths of the warm-up before the span: averages that never forget have forgotten enough by then
 
 
@@ -47,30 +64,137 @@ def evidence(order: EvidenceOrdered, strategy: Strategy, params: Any, bars: Colu
     if not len(judged):
         raise BadMessage(f"There are no bars of {order.symbol} from {order.first} to {order.last}.")
     known = bars.between(0, to_ms(order.last))
-    trade_from = len(known) - len(judged)
-    doubled = msgspec.structs.replace(order.costs, slippage_bps=2 * order.costs.slippage_bps)
+    trial = Trial(strategy, params, known, len(known) - len(judged), order)
+    span = span_of(judged)
+    seed = hashlib.sha256(f"{order.subject_id}.{span.data_sha256}".encode()).digest()
     try:
-        figures, stressed = (
-            scan(
-                strategy,
-                known,
-                params,
-                terms_for(order.symbol, order.timeframe, known, costs),
-                trade_from=trade_from,
-            ).figures
-            for costs in (order.costs, doubled)
-        )
+        run = trial.run()
+        stressed = trial.run(slippage=2.0)
+        metrics = evidence_metrics(trial, run, np.random.default_rng(int.from_bytes(seed[:8])))
     except Failure as error:
         raise BadMessage(str(error)) from error
     return EvidenceGiven(
         job_id=order.job_id,
         worker="backtest_suite",
         subject_id=order.subject_id,
-        span=span_of(judged),
-        figures=figures,
-        stressed=stressed,
-        metrics={},
+        span=span,
+        figures=run.figures,
+        stressed=stressed.figures,
+        metrics=metrics,
         trials=trials,
         failure="",
         given_at=order.ordered_at,
     )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One preset on one span, to be run in several worlds. Orders are made from bar `trade_from` on."""
+
+    strategy: Strategy
+    params: Any
+    bars: Columns
+    trade_from: int
+    order: EvidenceOrdered
+
+    @cached_property
+    def terms(self) -> Terms:
+        return terms_for(self.order.symbol, self.order.timeframe, self.bars, self.order.costs)
+
+    @cached_property
+    def scale(self) -> Scale:
+        return Scale.of(self.terms.instrument)
+
+    @property
+    def periods_per_year(self) -> float:
+        return periods_per_year(self.terms.timeframe, self.terms.instrument.calendar)
+
+    def run(self, *, slippage: float = 1.0, on: Columns | None = None) -> Run:
+        """The run with so many times the slippage, or on other bars. Raises Failure as `scan` does."""
+        return scan(
+            self.strategy,
+            self.bars if on is None else on,
+            self.params,
+            replace(self.terms, costs=with_slippage(self.terms.costs, slippage)),
+            trade_from=self.trade_from,
+            with_curve=True,
+            with_fills=True,
+        )
+
+    def path(self, run: Run) -> Floats:
+        """The worth before the span and at each of its n closes, in ledger units (n + 1,)."""
+        assert run.curve is not None
+        return path_of(run.curve[self.trade_from :], self.scale.units(self.terms.cash))
+
+
+def evidence_metrics(trial: Trial, run: Run, rng: np.random.Generator) -> dict[str, float]:
+    """What a gate may ask beside the figures. What cannot be known is left out: there a gate's rule fails.
+
+    triple_slippage_calmar    Calmar ratio with three times the slippage
+    crash_drawdown            deepest drawdown of runs in which the price crashes against what is held (`stress`)
+    without_top_3_net_return  net return if the three best trades had earned nothing
+    bootstrap_sharpe_p5       5th percentile of the annual Sharpe ratio, stationary bootstrap
+    bootstrap_drawdown_p95    95th percentile of the maximum drawdown, the same resamples of returns
+    permutation_percentile    of what was earned, among shuffled entries
+    correlation               of the bars' returns with the market's
+    daily_loss_p99            loss of a day (UTC) that one in a hundred days exceeds; below 0: there was none
+    sharpe_error              standard error of the annual Sharpe ratio
+    skew, kurtosis            of the bars' returns
+    """
+    path, market, shares = trial.path(run), _market(trial), shares_held(trial, run)
+    returns, per_year = returns_of(path), trial.periods_per_year
+    best = np.sort(trade_results(trial, run))[::-1][:3]
+    found = {
+        "triple_slippage_calmar": calmar(trial.path(trial.run(slippage=3.0)), per_year),
+        "crash_drawdown": _crash_drawdown(trial, shares, rng),
+        "without_top_3_net_return": total_return(path) - float(np.maximum(best, 0.0).sum() / path[0]),
+        "bootstrap_sharpe_p5": interval(bootstrap_sharpes(returns, per_year, rng))[0],
+        "bootstrap_drawdown_p95": interval(bootstrap_drawdowns(returns, rng))[1],
+        "permutation_percentile": permutation_percentile(shares, market, rng),
+        "correlation": correlation(returns, market),
+        "daily_loss_p99": daily_loss(path, trial.bars.opened_at_ms[trial.trade_from :]),
+        "sharpe_error": sharpe_error(returns, per_year),
+        "skew": skew(returns),
+        "kurtosis": kurtosis(returns),
+    }
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _market(trial: Trial) -> Floats:
+    """The market's return in each bar of the span (n,), from close to close."""
+    bars, first = trial.bars, trial.trade_from
+    before = np.concatenate([bars.open[:1], bars.close[:-1]])  # nothing closed before the first bar of all
+    return bars.close[first:] / before[first:] - 1.0
+
+
+def shares_held(trial: Trial, run: Run) -> Floats:
+    """What was held during each bar of the span, after the fill at its open, as a share of the worth before (n,)."""
+    assert run.fills is not None
+    held = np.zeros(len(trial.bars))
+    np.add.at(held, run.fills[:, 0], run.fills[:, 1])
+    lots = np.cumsum(held)[trial.trade_from :]
+    before = np.concatenate([trial.bars.open[:1], trial.bars.close[:-1]])[trial.trade_from :]
+    return lots * float(trial.scale.unit / trial.scale.tick) * before / trial.path(run)[:-1]
+
+
+def trade_results(trial: Trial, run: Run) -> Floats:
+    """The net result of each closed trade in ledger units (k,): what cash gained from flat to flat."""
+    assert run.fills is not None
+    _, lots, ticks, fee, _ = run.fills.T
+    cash = np.cumsum(-(lots * ticks * trial.scale.unit + fee))
+    return np.diff(cash[np.cumsum(lots) == 0], prepend=0).astype(np.float64)
+
+
+def _crash_drawdown(trial: Trial, shares: Floats, rng: np.random.Generator) -> float:
+    held = np.flatnonzero(shares)
+    if not len(held):
+        return math.nan
+    places = rng.choice(held, min(CRASHES, len(held)), replace=False)
+    worlds = (crashed(trial.bars, trial.trade_from + int(i), against_long=bool(shares[i] > 0.0)) for i in places)
+    return max(trial.run(on=world).figures.max_drawdown for world in worlds)
+
+
+def daily_loss(path: Floats, opened_at_ms: Integers) -> float:
+    """The loss that one day in a hundred exceeds, by the worth at the last close of each UTC day."""
+    ends = np.flatnonzero(np.diff(opened_at_ms // DAY_MS, append=-1))
+    return 0.0 - float(np.quantile(returns_of(np.concatenate([path[:1], path[1:][ends]])), 0.01))

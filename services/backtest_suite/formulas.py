@@ -142,7 +142,7 @@ def value_at_risk(returns: Floats) -> float:
     """
     if not len(returns) or not _known(returns):
         return math.nan
-    return -float(np.quantile(returns, TAIL))
+    return 0.0 - float(np.quantile(returns, TAIL))
 
 
 def conditional_value_at_risk(returns: Floats) -> float:
@@ -153,7 +153,7 @@ def conditional_value_at_risk(returns: Floats) -> float:
     if not len(returns) or not _known(returns):
         return math.nan
     worst = int((len(returns) - 1) * TAIL) + 1
-    return -float(np.mean(np.partition(returns, worst - 1)[:worst]))
+    return 0.0 - float(np.mean(np.partition(returns, worst - 1)[:worst]))
 
 
 def skew(returns: Floats) -> float:

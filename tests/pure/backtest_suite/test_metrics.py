@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import empyrical
@@ -16,6 +17,7 @@ from scipy import stats as scipy_stats
 
 from services.backtest_suite import formulas
 from services.backtest_suite.formulas import path_of, returns_of
+from services.backtest_suite.handbook import handbook
 from services.backtest_suite.metrics import Metrics, metrics_of
 from shared.trading.performance import begun, figures, with_equity, with_fill
 
@@ -193,3 +195,10 @@ def test_a_path_and_its_returns_are_one() -> None:
     returns = RETURNS["a gainer"]
     assert returns_of(_path(returns)) == pytest.approx(returns, abs=1e-12)
     assert path_of([1, 2], 3.0).tolist() == [3.0, 1.0, 2.0]
+
+
+def test_the_page_of_figures_says_what_the_code_does() -> None:
+    page = Path(__file__).parents[3] / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == handbook(), "docs/metrics.md is stale: just metrics"
+    for name in (*ORACLES.keys() - {"conditional"}, "permutation_percentile", "deflated_sharpe"):
+        assert f"### {name}\n" in handbook()
