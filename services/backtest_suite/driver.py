@@ -181,9 +181,10 @@ class Result:
         warm = experiment.strategy.warmup(self.run.params) - 1
         return min(max(experiment.assumptions.trade_from, warm), len(experiment.bars) - 1)
 
-    @property
+    @cached_property
     def metrics_by_name(self) -> dict[str, Any]:
-        return msgspec.to_builtins(self.metrics)
+        """As JSON has them: None where a figure is not known, or is infinite."""
+        return msgspec.json.decode(msgspec.json.encode(self.metrics))
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -261,8 +262,9 @@ class Result:
 
 
 def file_of(strategy: Strategy) -> Path | None:
-    """The file of a strategy of the user's own; None for ours, and for one that was written in a notebook."""
-    if BUILT_IN.get(strategy.name) is strategy:
+    """The file of a strategy of the user's own; None for ours, and for one that stands in no file, as in a notebook."""
+    module = sys.modules.get(strategy.Params.__module__)
+    if BUILT_IN.get(strategy.name) is strategy or getattr(module, "STRATEGY", None) is not strategy:
         return None
-    file = getattr(sys.modules.get(strategy.Params.__module__), "__file__", None)
+    file = getattr(module, "__file__", None)
     return None if file is None else Path(file)

@@ -83,7 +83,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def common_of(strategy: Strategy, data_sha256: str, assumptions: Assumptions) -> bytes:
     """What the fingerprints of all parameter sets of one experiment have in common."""
-    return canonical_json([strategy.name, strategy.source, _execution(), data_sha256, assumptions])
+    told = msgspec.json.decode(msgspec.json.encode(assumptions), type=Assumptions)  # 10 bps are 10.0 bps
+    # Costs leave defaults out when they are written, and which those are is asked by identity: here all are told.
+    whole = {**msgspec.structs.asdict(told), "costs": msgspec.structs.asdict(told.costs)}
+    return canonical_json([strategy.name, strategy.source, _execution(), data_sha256, whole])
 
 
 def fingerprint_of(common: bytes, params: Params) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -99,6 +100,14 @@ def test_the_same_run_has_the_same_fingerprint_and_the_same_bits() -> None:
     one, two = (experiment().run({"fast": 10}) for _ in range(2))
     assert one.fingerprint == two.fingerprint
     assert one.result_sha256 == two.result_sha256
+
+
+def test_ten_basis_points_are_ten_basis_points_however_they_are_written() -> None:
+    params = BUILT_IN["trend_follow"].defaults._asdict()
+    one = experiment(costs=Costs(fee_bps=10, slippage_bps=5))
+    two = experiment(costs=Costs(fee_bps=float("10"), slippage_bps=5.0, spread_bps=float("0"), min_fee=Decimal(0)))
+    travelled = replace(one, assumptions=pickle.loads(pickle.dumps(one.assumptions)))
+    assert len({each.fingerprint(params) for each in (one, two, travelled)}) == 1
 
 
 OTHERS: dict[str, Any] = {
