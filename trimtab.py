@@ -1,8 +1,9 @@
 """The face: what strategies and notebooks may import, and nothing else.
 
     from trimtab import Bar, Regime, Target, flat, kernel, long, ring, sma, sma_step, strategy
+    from trimtab import Bars, backtest, grid, targets_from_signals
 
-Backtests (`scan`, `grid`, `execute`) bring numba; it is imported when one of them is first asked for.
+Backtests bring numba; it is imported when one of them is first asked for.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from shared.trading.trader import Trader
 from shared.trading.values import UNKNOWN, Bar, Regime, Target, flat, is_known, long, short
 
 if TYPE_CHECKING:
+    from services.backtest_suite.data import Bars, read_bars
+    from services.backtest_suite.notebook import backtest, grid
     from shared.trading.columns import Columns
     from shared.trading.compiled import (
         Failure,
@@ -57,15 +60,18 @@ if TYPE_CHECKING:
         Terms,
         callback_targets,
         execute,
-        grid,
         scan,
         vector_targets,
     )
+    from shared.trading.compiled.signals import targets_from_signals
 
 HEAVY = {
+    **dict.fromkeys(("Bars", "read_bars"), "services.backtest_suite.data"),
+    **dict.fromkeys(("backtest", "grid"), "services.backtest_suite.notebook"),
+    "targets_from_signals": "shared.trading.compiled.signals",
     "Columns": "shared.trading.columns",
     **dict.fromkeys(
-        ("Failure", "Run", "Targets", "Terms", "callback_targets", "execute", "grid", "scan", "vector_targets"),
+        ("Failure", "Run", "Targets", "Terms", "callback_targets", "execute", "scan", "vector_targets"),
         "shared.trading.compiled",
     ),
 }
@@ -74,6 +80,7 @@ __all__ = [
     "UNKNOWN",
     "Atr",
     "Bar",
+    "Bars",
     "Bollinger",
     "Columns",
     "Costs",
@@ -97,6 +104,7 @@ __all__ = [
     "all_strategies",
     "atr",
     "atr_step",
+    "backtest",
     "bollinger",
     "bollinger_step",
     "callback_targets",
@@ -124,6 +132,7 @@ __all__ = [
     "load_strategies",
     "load_strategy",
     "long",
+    "read_bars",
     "ring",
     "rsi",
     "rsi_step",
@@ -133,6 +142,7 @@ __all__ = [
     "sma",
     "sma_step",
     "strategy",
+    "targets_from_signals",
     "thaw",
     "true_range",
     "value",

@@ -10,11 +10,11 @@ import hashlib
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 import numpy as np
@@ -34,12 +34,14 @@ from services.backtest_suite.manifests import (
     fingerprint_of,
     versions,
 )
+from services.backtest_suite.metrics import Metrics, metrics_of
 from services.backtest_suite.trades import Trade, trades_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs, Figures
 from shared.contracts.times import timeframe_ms
 from shared.trading.columns import Integers
-from shared.trading.compiled import Run, Terms, scan
+from shared.trading.compiled import Run, Targets, Terms, execute, scan
+from shared.trading.performance import periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import Strategy
@@ -59,6 +61,19 @@ class Given(TypedDict, total=False):
     seed: int
 
 
+class NoParams(NamedTuple):
+    """Of what was decided elsewhere."""
+
+
+def _undecided(*_: Any) -> Any:
+    raise NeedsOperator("These targets were decided elsewhere: nothing can be stepped.")
+
+
+DECIDED = Strategy(
+    "targets", NoParams, _undecided, _undecided, {}, lambda _: True, lambda _: 0, False, "Decided elsewhere"
+)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A strategy on bars, on terms."""
@@ -67,15 +82,22 @@ class Experiment:
     bars: Bars
     assumptions: Assumptions
     reading: Reading | None = None  # where the bars come from, for the manifest
+    targets: Targets | None = None  # that were decided elsewhere; the strategy is DECIDED then
 
     @classmethod
     def of(
-        cls, strategy: Strategy, bars: Bars, *, reading: Reading | None = None, **given: Unpack[Given]
+        cls,
+        strategy: Strategy,
+        bars: Bars,
+        *,
+        reading: Reading | None = None,
+        targets: Targets | None = None,
+        **given: Unpack[Given],
     ) -> Experiment:
         """Put one together, on the instrument that the bars name. Raises NeedsOperator when there are no bars."""
         if not len(bars):
             raise NeedsOperator(f"A backtest needs at least one bar, {bars.source or bars.symbol} has none.")
-        return cls(strategy, bars, Assumptions(instrument=bars.instrument, **given), reading)
+        return cls(strategy, bars, Assumptions(instrument=bars.instrument, **given), reading, targets)
 
     @cached_property
     def terms(self) -> Terms:
@@ -120,7 +142,8 @@ class Experiment:
 
     @cached_property
     def _common(self) -> bytes:
-        return common_of(self.strategy, self.bars.sha256, self.assumptions)
+        common = common_of(self.strategy, self.bars.sha256, self.assumptions)
+        return common if self.targets is None else common + b"".join(column.tobytes() for column in self.targets.all())
 
     def run(self, params: Mapping[str, object] | None = None, *, trials: int = 1) -> Result:
         """Run one parameter set, those not given by default. `trials`: sets tried on these bars, this one included.
@@ -129,15 +152,11 @@ class Experiment:
         """
         checked = self.strategy.params(params)
         begun = time.perf_counter()
-        run = scan(
-            self.strategy,
-            self.bars.columns,
-            checked,
-            self.terms,
-            trade_from=self.assumptions.trade_from,
-            with_curve=True,
-            with_fills=True,
-        )
+        told: Any = {"trade_from": self.assumptions.trade_from, "with_curve": True, "with_fills": True}
+        if self.targets is None:
+            run = scan(self.strategy, self.bars.columns, checked, self.terms, **told)
+        else:
+            run = replace(execute(self.targets, self.bars.columns, self.terms, **told), params=checked)
         return Result(self, run, trials, time.perf_counter() - begun)
 
 
@@ -164,10 +183,26 @@ class Result:
     def params(self) -> Params:
         return self.run.params._asdict()
 
+    @cached_property
+    def metrics(self) -> Metrics:
+        """All figures, from the first bar on whose close an order could be made; alpha and beta to the instrument held."""
+        bars, first = self.experiment.bars.columns, self.first_bar
+        measured = metrics_of(
+            self.equity[first:],
+            periods_per_year=self.periods_per_year,
+            start=float(self.experiment.assumptions.cash),
+            results=[float(trade.pnl) for trade in self.trades],
+            held=(self.lots * float(self._scale.lot) * bars.close / self.equity)[first:],
+            traded=self.traded,
+            benchmark=bars.close[max(first - 1, 0) :],
+        )
+        # What was at stake at each entry is known to the loop alone.
+        return msgspec.structs.replace(measured, expectancy_r=self.figures.expectancy_r)
+
     @property
-    def metrics(self) -> Figures:
-        """TEMPORARY seam until metrics land."""
-        return self.run.figures
+    def periods_per_year(self) -> float:
+        """Bars of a year of the instrument's calendar."""
+        return periods_per_year(self.experiment.bars.timeframe, self.experiment.assumptions.instrument.calendar)
 
     @property
     def figures(self) -> Figures:
@@ -209,6 +244,21 @@ class Result:
         """Equity at each close (n,), quote currency."""
         assert self.run.curve is not None
         return self.run.curve / 10.0**self._scale.decimals
+
+    @cached_property
+    def lots(self) -> Integers:
+        """Lots held at each close (n,), signed."""
+        assert self.run.fills is not None
+        changes = np.zeros(len(self.experiment.bars), np.int64)
+        np.add.at(changes, self.run.fills[:, 0], self.run.fills[:, 1])
+        return np.cumsum(changes)
+
+    @property
+    def traded(self) -> float:
+        """The notional of all fills, quote currency."""
+        assert self.run.fills is not None
+        _, lots, ticks, *_ = self.run.fills.T
+        return float(np.sum(np.abs(lots) * ticks * self._scale.unit, dtype=np.float64)) / 10.0**self._scale.decimals
 
     @property
     def equity_final(self) -> Decimal:

@@ -27,7 +27,7 @@ from services.backtest_suite.stability import PLATEAU
 from services.backtest_suite.summaries import (
     grid_headline,
     headline_of,
-    metrics_of_result,
+    metrics_table,
     percent,
     plain,
     provenance_of,
@@ -124,7 +124,7 @@ def page_of(result: Result) -> str:
     trades, quote = result.trades, result.experiment.assumptions.instrument.quote
     held = float(equity[0]) * close / close[result.first_bar]
     manifest = result.manifest
-    metrics = metrics_of_result(result)
+    metrics = metrics_table(result)
     half = (len(metrics) + 1) // 2
     shown = trades[-TRADES_SHOWN:]
     return _page(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from services.backtest_suite.driver import Experiment, Result
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.manifests import Params, versions
 from shared.contracts.governance import Costs
+from shared.contracts.times import from_ms
 
 HASH_SHOWN = 12  # characters
 UNIVERSES = {
@@ -18,6 +20,19 @@ UNIVERSES = {
     "survivors": "survivors only: too good to be true",
     "unknown": "unknown: survivors perhaps",
 }
+# Of Metrics: what is a fraction, and what is the place of a bar.
+FRACTIONS = {
+    "total_return",
+    "cagr",
+    "volatility",
+    "max_drawdown",
+    "value_at_risk",
+    "conditional_value_at_risk",
+    "exposure",
+    "win_rate",
+    "alpha",
+}
+BAR_NAMES = {"drawdown_from", "drawdown_trough", "drawdown_to"}
 FILLS = {"next_open": "at the next open", "same_close": "at the same close", "next_close": "at the next close"}
 
 
@@ -104,24 +119,40 @@ def title_of(result: Result) -> str:
 
 
 def headline_of(result: Result) -> list[Tile]:
-    """The figures that one looks at first."""
-    f, quote = result.figures, result.experiment.assumptions.instrument.quote
+    """The figures that one looks at first, none without its qualification."""
+    m, quote = result.metrics, result.experiment.assumptions.instrument.quote
     close = result.experiment.bars.columns.close
     held = float(close[-1] / close[result.first_bar] - 1.0)
     return [
-        Tile("Net return", percent(f.net_return), f"held: {percent(held)}"),
-        Tile("Sharpe, a year", plain(f.sharpe), ""),
-        Tile("Deepest drawdown", percent(-f.max_drawdown), ""),
-        Tile("Trades", f"{f.trades:,}", f"{percent(f.win_rate, 1).lstrip('+')} won"),
-        Tile("Profit factor", plain(f.profit_factor), f"{plain(f.expectancy_r)} R a trade"),
-        Tile("Fees", f"{f.fees:,.2f}", f"{quote}, {result.orders:,} orders"),
+        Tile("Net return", percent(m.total_return), f"held: {percent(held)}"),
+        Tile("A year", percent(m.cagr), f"at {percent(m.volatility, 1).lstrip('+')} volatility"),
+        Tile("Sharpe, a year", plain(m.sharpe), ""),
+        Tile("Deepest drawdown", percent(-m.max_drawdown), f"{m.drawdown_bars:,} bars long"),
+        Tile("Trades", f"{m.trades:,}", f"{percent(m.win_rate, 1).lstrip('+')} won"),
+        Tile("Profit factor", plain(m.profit_factor), f"{plain(m.expectancy_r)} R a trade"),
+        Tile("Fees", f"{result.fees:,.2f}", f"{quote}, {result.orders:,} orders"),
         Tile("Final equity", f"{result.equity_final:,.2f}", quote),
     ]
 
 
-def metrics_of_result(result: Result) -> list[tuple[str, str]]:
-    """Every figure by name."""
-    return [(name.replace("_", " "), str(value)) for name, value in result.metrics_by_name.items()]
+def metrics_table(result: Result) -> list[tuple[str, str]]:
+    """Every figure, as people read it."""
+    times = result.experiment.bars.columns.opened_at_ms
+    told: list[tuple[str, str]] = []
+    for name, value in msgspec.structs.asdict(result.metrics).items():
+        match value:
+            case None:
+                text = "–"
+            case int() if name in BAR_NAMES:
+                text = f"{from_ms(int(times[max(result.first_bar + value, 0)])):%Y-%m-%d %H:%M}"
+            case int():
+                text = f"{value:,}"
+            case float() if name in FRACTIONS:
+                text = percent(value)
+            case _:
+                text = plain(value)
+        told.append((name.replace("_", " "), text))
+    return told
 
 
 def grid_headline(grid: GridResult) -> list[Tile]:

@@ -17,6 +17,7 @@ from shared.trading.strategies import BUILT_IN
 BTC = Instrument(symbol="BTC-USDT", base="BTC", quote="USDT", tick=Decimal("0.01"), lot=Decimal("0.00001"))
 FREE = Costs(fee_bps=0, slippage_bps=0)
 HOUR_MS = 3_600_000
+START_MS = 1_704_067_200_000  # 2024-01-01
 
 
 def bars_at(closes: list[float], instrument: Instrument = BTC) -> Bars:
@@ -24,7 +25,7 @@ def bars_at(closes: list[float], instrument: Instrument = BTC) -> Bars:
     close = np.array(closes, float)
     open = np.concatenate([close[:1], close[:-1]])
     columns = Columns.of(
-        np.arange(len(close)) * HOUR_MS,
+        START_MS + np.arange(len(close)) * HOUR_MS,
         open,
         np.maximum(open, close),
         np.minimum(open, close),

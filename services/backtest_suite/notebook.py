@@ -1,0 +1,120 @@
+"""Backtests for people: takes what is at hand (a name, a file, a frame) and counts every try as the command line does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Unpack
+
+import msgspec
+
+from services.backtest_suite.axes import Axes, axes_of
+from services.backtest_suite.backends import Backend
+from services.backtest_suite.data import Bars
+from services.backtest_suite.driver import DECIDED, Experiment, Given, Result
+from services.backtest_suite.grids import TIMEOUT_S, GridResult, Progress, run_grid
+from services.backtest_suite.manifests import Reading
+from services.backtest_suite.run_store import DEFAULT_FOLDER, RunStore
+from services.backtest_suite.sources import bars_found, strategy_named
+from shared.contracts.errors import NeedsOperator
+from shared.trading.compiled import Targets
+from shared.trading.strategy import Strategy
+
+Named = Strategy | str | Path
+Amount = Decimal | int | float | str
+
+
+def backtest(
+    strategy: Named | Targets,
+    bars: Bars | str | Path | Any,
+    *,
+    params: dict[str, Any] | None = None,
+    lot: Amount | None = None,
+    data_dir: str | Path | None = DEFAULT_FOLDER,
+    **given: Unpack[Given],
+) -> Result:
+    """Run one parameter set.
+
+        backtest("trend_follow", "BTCUSDT_1h.parquet", params={"fast": 10}, costs=Costs(fee_bps=10, slippage_bps=5))
+
+    `strategy` is one of ours, a name, a file, or `Targets` that were decided elsewhere; `bars` are Bars, a file, or a
+    pandas or polars frame. Terms by name: `cash`, `costs`, `fill` ("next_open", "same_close", "next_close"), `size` (units
+    of every position), `exposure`, `shorts`, `exits`, `trade_from`, `seed`; `lot=1` trades whole units. The run counts
+    itself in the runs database of `data_dir`; with None nobody counts, and one is easily fooled.
+    """
+    experiment = _experiment(strategy, bars, lot, given)
+    with _counted(data_dir) as store:
+        return experiment.run(params) if store is None else store.run(experiment, params)
+
+
+def grid(
+    strategy: Named,
+    bars: Bars | str | Path | Any,
+    axes: Axes | Sequence[str],
+    *,
+    metric: str = "sharpe",
+    backend: Backend = "threads",
+    workers: int | None = None,
+    timeout_s: float = TIMEOUT_S,
+    use_cache: bool = True,
+    on_progress: Progress | None = None,
+    lot: Amount | None = None,
+    data_dir: str | Path | None = DEFAULT_FOLDER,
+    **given: Unpack[Given],
+) -> GridResult:
+    """Run every combination: `grid("trend_follow", bars, {"fast": range(5, 55, 5), "slow": (50, 100, 200)})`.
+
+    Axes may also be written as on the command line: `["fast=5:50:5"]`. The rest is as in `backtest`.
+    """
+    named = {name: tuple(values) for name, values in axes.items()} if isinstance(axes, dict) else axes_of(list(axes))
+    experiment = _experiment(strategy, bars, lot, given)
+    with _counted(data_dir) as store:
+        return run_grid(
+            experiment,
+            named,
+            store,
+            metric=metric,
+            backend=backend,
+            workers=workers,
+            timeout_s=timeout_s,
+            use_cache=use_cache,
+            on_progress=on_progress,
+        )
+
+
+def _experiment(strategy: Named | Targets, bars: Any, lot: Amount | None, given: Given) -> Experiment:
+    series, reading = _bars(bars)
+    if lot is not None:
+        series = replace(series, instrument=msgspec.structs.replace(series.instrument, lot=_exact(lot)))
+    if "cash" in given:
+        given["cash"] = _exact(given["cash"])
+    if (size := given.get("size")) is not None:
+        given["size"] = _exact(size)
+    if isinstance(strategy, Targets):
+        return Experiment.of(DECIDED, series, reading=reading, targets=strategy, **given)
+    found = strategy if isinstance(strategy, Strategy) else strategy_named(str(strategy))
+    return Experiment.of(found, series, reading=reading, **given)
+
+
+def _bars(given: Any) -> tuple[Bars, Reading | None]:
+    if isinstance(given, Bars):
+        return given, None
+    if not isinstance(given, str | Path):
+        return Bars.from_frame(given), None
+    found = bars_found(Reading(path=str(Path(given).resolve())))
+    if len(found) > 1:
+        names = ", ".join(f"{each.bars.symbol} {each.bars.timeframe}" for each in found)
+        raise NeedsOperator(f"{given} holds several series ({names}): name the file of one, or loop over read_bars.")
+    return found[0].bars, found[0].reading
+
+
+def _counted(data_dir: str | Path | None) -> Any:
+    return nullcontext(None) if data_dir is None else RunStore(Path(data_dir))
+
+
+def _exact(amount: Any) -> Decimal:
+    """0.1 is meant as 0.1, not as the float beside it."""
+    return Decimal(str(amount))

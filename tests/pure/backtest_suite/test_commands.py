@@ -1,0 +1,169 @@
+"""`trimtab backtest`, as people type it, on real bars: what it says, what it leaves, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from services.backtest_suite.commands import app
+from services.backtest_suite.manifests import Manifest
+from shared.contracts.errors import BadMessage, NeedsOperator
+from tests.pure.backtest_suite.test_run_store import environment
+
+RUN = ["run", "trend_follow", "--from", "2022-01-01", "--to", "2022-06-30"]
+
+
+@pytest.fixture
+def hourly(test_data: Path) -> list[str]:
+    return ["--data", str(test_data / "crypto" / "spot_1h" / "BTCUSDT_1h.parquet")]
+
+
+def said(arguments: list[str], folder: Path, exit_code: int = 0) -> str:
+    done = CliRunner().invoke(app, [*arguments, "--data-dir", str(folder / "var")], catch_exceptions=True)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == exit_code, done.output
+    return done.output
+
+
+def json_of(arguments: list[str], folder: Path) -> dict[str, Any]:
+    return json.loads(said([*arguments, "--json"], folder).splitlines()[-1])
+
+
+def test_a_run_says_its_figures_as_one_json_object(hourly: list[str], tmp_path: Path) -> None:
+    told = json_of([*RUN, *hourly, "--params", "fast=10,slow=50", "--fee-bps", "0", "--slippage-bps", "0"], tmp_path)
+    assert {"run_id", "metrics", "trades", "orders", "fees", "equity_final", "bars", "elapsed_s"} <= set(told)
+    assert (told["bars"], told["fees"]) == (4321, 0.0)  # 181 days less the last day's 23 hours
+    assert told["trades"] > 10
+    assert told["equity_final"] == pytest.approx(10_000 * (1 + told["metrics"]["total_return"]))
+    dear = json_of([*RUN, *hourly, "--params", "fast=10,slow=50", "--fee-bps", "50"], tmp_path)
+    assert dear["equity_final"] < told["equity_final"]
+
+
+def test_a_run_is_repeated_from_its_manifest_to_the_same_bits(hourly: list[str], tmp_path: Path) -> None:
+    first = said([*RUN, *hourly, "--lot", "0.001", "--output-dir", str(tmp_path / "out")], tmp_path)
+    assert "universe unknown" in first
+    manifest = tmp_path / "out" / "manifest.json"
+    said(["run", "--from-manifest", str(manifest), "--output-dir", str(tmp_path / "again")], tmp_path)
+    one, two = (
+        msgspec.json.decode((tmp_path / name / "manifest.json").read_bytes(), type=Manifest)
+        for name in ("out", "again")
+    )
+    assert one.run_id.endswith("-1")
+    assert two.run_id.endswith("-2")
+    assert msgspec.structs.replace(two, run_id=one.run_id) == one
+    for file in ("trades.csv", "equity.parquet"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_a_manifest_whose_bits_code_or_bars_have_changed_is_refused(hourly: list[str], tmp_path: Path) -> None:
+    said([*RUN, *hourly, "--output-dir", str(tmp_path)], tmp_path)
+    manifest = msgspec.json.decode((tmp_path / "manifest.json").read_bytes(), type=Manifest)
+
+    def repeated(**changes: Any) -> None:
+        file = tmp_path / "changed.json"
+        file.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **changes)))
+        said(["run", "--from-manifest", str(file)], tmp_path)
+
+    with pytest.raises(BadMessage, match="had the result 000000000000"):
+        repeated(result_sha256="0" * 64)
+    with pytest.raises(NeedsOperator, match="its code is"):
+        repeated(source_sha256="0" * 64)
+    with pytest.raises(NeedsOperator, match="The bars have changed"):
+        repeated(data=msgspec.structs.replace(manifest.data, sha256="0" * 64))
+
+
+def test_a_grid_finds_computes_once_and_writes_its_map(hourly: list[str], tmp_path: Path) -> None:
+    asked = ["grid", *RUN[1:], *hourly, "--grid", "fast=5:20:5", "--grid", "slow=20,50,100"]
+    told = json_of([*asked, "--workers", "2"], tmp_path)
+    assert (told["combinations"], told["rule_broken"], told["failed"]) == (11, 1, 0)
+    assert told["bar_evaluations"] == 11 * 4321
+    assert told["best"][0]["metrics"]["sharpe"] == max(one["metrics"]["sharpe"] for one in told["best"])
+    assert json_of(asked, tmp_path)["computed"] == 0
+    shown = said([*asked, "--output-dir", str(tmp_path / "grid")], tmp_path)
+    assert "sharpe over fast (down) and slow (across" in shown
+    assert "Trials on these bars 11" in shown
+    assert (tmp_path / "grid" / "report.html").exists()
+
+
+def test_a_strategy_of_ones_own_is_named_by_its_file(hourly: list[str], tmp_path: Path) -> None:
+    from services.answers import STRATEGY_TEXT
+
+    file = tmp_path / "mine.py"
+    file.write_text(STRATEGY_TEXT.format(name="mine", title="Mine"))
+    told = json_of(["run", str(file), *RUN[2:], *hourly, "--params", "fast=10"], tmp_path)
+    assert told["trades"] > 0
+
+
+def test_what_is_wrong_is_said_with_what_is_right(hourly: list[str], tmp_path: Path) -> None:
+    with pytest.raises(NeedsOperator, match="Did you mean 'trend_follow'"):
+        said(["run", "trend_folow", *hourly], tmp_path)
+    with pytest.raises(NeedsOperator, match="did you mean 'fast'"):
+        said([*RUN, *hourly, "--params", "fasst=3"], tmp_path)
+    with pytest.raises(NeedsOperator, match="did you mean 'slow'"):
+        said(["grid", *RUN[1:], *hourly, "--grid", "slo=3:9:1"], tmp_path)
+    with pytest.raises(NeedsOperator, match="no such file"):
+        said([*RUN, "--data", str(tmp_path / "gone.parquet")], tmp_path)
+    with pytest.raises(NeedsOperator, match="--data FILE_OR_DIR, or --symbol and --timeframe"):
+        said(["run", "momentum"], tmp_path)
+    with pytest.raises(NeedsOperator, match="no strategy file"):
+        said(["run", str(tmp_path / "gone.py"), *hourly], tmp_path)
+    with pytest.raises(NeedsOperator, match="Nothing runs on the data folder"):
+        said(["run", "momentum", "--symbol", "BTC-USDT", "--timeframe", "1h", "--stack", str(tmp_path)], tmp_path)
+    assert "2022-01-31" in said([*RUN[:2], *hourly, "--from", "yesterday"], tmp_path, exit_code=2)
+    assert "Expected a number" in said([*RUN, *hourly, "--cash", "much"], tmp_path, exit_code=2)
+    assert "Name a STRATEGY" in said(["run", *hourly], tmp_path, exit_code=2)
+
+
+def test_a_strategy_that_raises_is_one_clear_line_with_the_bar(hourly: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "breaks.py"
+    file.write_text(
+        "from typing import NamedTuple\n"
+        "from trimtab import Bar, Regime, Target, flat, kernel, strategy\n"
+        "class Params(NamedTuple):\n    at: int = 100\n"
+        "class State(NamedTuple):\n    seen: int\n"
+        "@kernel\ndef start(p: Params) -> State:\n    return State(0)\n"
+        "@kernel\ndef step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:\n"
+        "    x = 1 // (p.at - s.seen)\n"
+        "    return State(s.seen + 1 + 0 * x), flat()\n"
+        "STRATEGY = strategy('breaks', Params, start, step, bounds={'at': (0, 10000)}, warmup=lambda p: 0)\n"
+    )
+    told = said(["run", str(file), *RUN[2:], *hourly], tmp_path, exit_code=1)
+    assert "raised ZeroDivisionError at bar 100 (2022-01-05 04:00)" in told
+
+
+def test_the_earlier_systems_line_works_unchanged(test_data: Path, tmp_path: Path) -> None:
+    import polars as pl
+
+    bars = pl.read_parquet(test_data / "crypto" / "spot_1d" / "BTCUSDT_1d.parquet").tail(400)
+    (tmp_path / "historical").mkdir()
+    bars.select("timestamp", "open", "high", "low", "close", "volume").write_csv(
+        tmp_path / "historical" / "BTCUSDT_1d.csv"
+    )
+    suite = Path(__file__).parents[3] / "services" / "backtest_suite"
+    line = [
+        "--strategy",
+        "momentum",
+        "--data-dir",
+        str(tmp_path / "historical"),
+        "--output-dir",
+        str(tmp_path / "results"),
+    ]
+    surroundings = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *line],
+        check=False,
+        cwd=suite,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in (tmp_path / "results").iterdir()} >= {"report.html", "trades.csv", "manifest.json"}
