@@ -18,12 +18,14 @@ import numpy as np
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs, Figures
 from shared.contracts.instruments import Instrument
+from shared.contracts.times import timeframe_length
 from shared.trading import ledger
 from shared.trading.columns import Columns, Floats, Integers
 from shared.trading.compiled.callbacks import Failure, callback_targets, failure, vector_targets
-from shared.trading.compiled.loops import UNKNOWN_COLUMN, Call, compiled_loop, follow_loop
+from shared.trading.compiled.loops import IN_DETAIL, PLAIN, UNKNOWN_COLUMN, Call, compiled_loop, follow_loop
 from shared.trading.compiled.targets import Targets
-from shared.trading.fills import NOTE, REFUSALS, Sleeve
+from shared.trading.fills import CANNOT_REST, NOTE, REFUSALS, Sleeve
+from shared.trading.frictions import frictions
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategy import Strategy
@@ -40,6 +42,7 @@ __all__ = [
     "vector_targets",
 ]
 
+NOTES_A_BAR = 6  # at most: a fill at the open, an exit there, an order that rested, an exit inside, a fill at the close, borrowing
 CHUNK = 25  # parameter sets between two signs of progress: a few milliseconds of a thread that holds no lock
 
 
@@ -59,6 +62,12 @@ class Terms:
     exits: Literal["on_close", "at_venue"] = "on_close"  # judged on the closed bar, or resting inside the next
     funding: tuple[Integers, Floats] | None = None  # of a perpetual: times (ms, rising) and rates, both (k,)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is what the engine does as well: nothing is filled inside a bar or at its close."""
+        plain = self.fill == "next_open" and self.exits == "on_close" and self.funding is None
+        return plain and not self.costs.backtest_only
+
 
 @dataclass(frozen=True)
 class Run:
@@ -70,6 +79,7 @@ class Run:
     stats: Stats
     curve: Integers | None  # equity at each close, ledger units (n,)
     fills: Integers | None  # (k, 5): bar, lots, ticks, fee in ledger units, reason (a number of `fills.REASONS`)
+    charges: Integers | None  # (m, 3): bar, ledger units paid for holding, reason; told with the fills
 
 
 def scan(
@@ -150,20 +160,10 @@ class _Job:
     ) -> None:
         if len(bars) == 0:
             raise NeedsOperator("A backtest needs at least one bar, there were none.")
-        if terms.fill != "next_open" or terms.exits != "on_close" or terms.funding or terms.costs.backtest_only:
-            raise NeedsOperator("Fills at a close, exits at the venue, funding and the dearer costs are not here yet.")
         scale = Scale.of(terms.instrument)
         self.bars = bars
         self.scale = scale
-        self.rules = scale.rules(
-            terms.instrument,
-            terms.costs,
-            top=bars.top,
-            max_quantity=terms.max_quantity,
-            size=terms.size,
-            exposure=terms.exposure,
-            shorts=terms.shorts,
-        )
+        self.terms = terms
         self.cash = scale.units(terms.cash)
         if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
             raise NeedsOperator(f"A sleeve's cash must be above 0 and countable, was {terms.cash}.")
@@ -176,27 +176,61 @@ class _Job:
     def runs(
         self, strategy: Strategy, table: Sequence[Any], with_curve: bool = False, with_fills: bool = False
     ) -> list[Run | Failure]:
-        call = self._call([*self.bars.all(), *self.regimes], with_curve or with_fills)
+        """What came of each parameter set. Those that want orders to rest are run again where orders can."""
+        with_notes = with_curve or with_fills
+        columns = (*self.bars.all(), *self.regimes)
         trade_from = [max(self.trade_from, strategy.warmup(params) - 1) for params in table]
-        results = compiled_loop(strategy)(call, table, trade_from)
-        return [
-            failure(strategy, self.bars, params, self.regimes)
-            if result is None
-            else self._told(f"{strategy.name} {params}", params, result, first, call.notes, with_curve, with_fills)
-            for params, first, result in zip(table, trade_from, results, strict=True)
-        ]
+        call = self._call(columns, with_notes, self.terms.is_plain)
+        results = compiled_loop(strategy, call.events)(call, table, trade_from)
+        runs: list[Run | Failure] = []
+        for params, first, result in zip(table, trade_from, results, strict=True):
+            notes = call.notes
+            if result is not None and result[0].refused == CANNOT_REST:
+                again = self._call(columns, with_notes, False)
+                (result,) = compiled_loop(strategy, again.events)(again, [params], [first])
+                notes = again.notes
+            if result is None:
+                runs.append(failure(strategy, self.bars, params, self.regimes))
+            else:
+                who = f"{strategy.name} {params}"
+                runs.append(self._told(who, params, result, first, notes, with_curve, with_fills))
+        return runs
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
-        call = self._call([*self.bars.all(), *targets.all()], with_curve or with_fills)
-        result = follow_loop()(call, self.trade_from)
+        rests = bool(np.any(targets.limit > 0) or np.any(targets.trigger > 0))
+        columns = (*self.bars.all(), *targets.all())
+        call = self._call(columns, with_curve or with_fills, self.terms.is_plain and not rests)
+        result = follow_loop(call.events)(call, self.trade_from)
         told = self._told("Targets", None, result, self.trade_from, call.notes, with_curve, with_fills)
         if isinstance(told, Failure):
             raise told
         return told
 
-    def _call(self, columns: Sequence[Any], with_notes: bool) -> Call:
-        notes = np.zeros(NOTE * len(self.bars) if with_notes else 0, np.int64)
-        return Call(columns, self.rules, self.cash, notes)
+    def _call(self, columns: Sequence[Any], with_notes: bool, is_plain: bool) -> Call:
+        terms = self.terms
+        rules = self.scale.rules(
+            terms.instrument,
+            terms.costs,
+            top=self.bars.top,
+            max_quantity=terms.max_quantity,
+            size=terms.size,
+            exposure=terms.exposure,
+            shorts=terms.shorts,
+            rests=not is_plain,
+        )
+        if is_plain:
+            return Call(PLAIN, columns, rules, self.cash, np.zeros(NOTE * len(self.bars) * with_notes, np.int64))
+        detailed = frictions(
+            terms.instrument,
+            terms.costs,
+            rules,
+            fill=terms.fill,
+            exits=terms.exits,
+            funding=None if terms.funding is None else tuple(column.tolist() for column in terms.funding),
+            bar_ms=int(timeframe_length(terms.timeframe).total_seconds() * 1000),
+        )
+        most = NOTES_A_BAR * len(self.bars) + len(detailed.funding_at)
+        return Call(IN_DETAIL, columns, detailed, self.cash, np.zeros(NOTE * most * with_notes, np.int64))
 
     def _told(
         self,
@@ -220,17 +254,19 @@ class _Job:
         )
         noted = written[:count].reshape(-1, NOTE)
         curve = self._curve(noted) if with_curve else None
-        return Run(params, earned, sleeve, stats, curve, noted if with_fills else None)
+        is_fill = noted[:, 1] != 0
+        fills, charges = (noted[is_fill], noted[~is_fill][:, [0, 3, 4]]) if with_fills else (None, None)
+        return Run(params, earned, sleeve, stats, curve, fills, charges)
 
     def _curve(self, noted: Integers) -> Integers:
         """The equity at each close (n,), in ledger units, from the fills: the same integers as the book's."""
         bar, lots, ticks, fee, _ = noted.T
         cash, held = np.zeros((2, len(self.bars)), np.int64)
         cash[0] = self.cash
-        np.add.at(cash, bar, -(lots * ticks * self.rules.unit + fee))
+        np.add.at(cash, bar, -(lots * ticks * self.scale.unit + fee))
         np.add.at(held, bar, lots)
-        marks = (self.bars.close * self.rules.ticks + 0.5).astype(np.int64)
-        return np.cumsum(cash) + np.cumsum(held) * marks * self.rules.unit
+        marks = (self.bars.close * float(1 / self.scale.tick) + 0.5).astype(np.int64)
+        return np.cumsum(cash) + np.cumsum(held) * marks * self.scale.unit
 
 
 def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:

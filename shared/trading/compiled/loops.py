@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from numba import njit
 from numba.core.errors import NumbaError, NumbaIRAssumptionWarning
 from numba.extending import overload
 
-from shared.trading import fills, indicators, ledger, loop, performance, risk, values
+from shared.trading import exits, fills, frictions, indicators, ledger, loop, matching, performance, risk, values
 from shared.trading.columns import Columns, Integers
 from shared.trading.compiled import cache, lending, packing
 from shared.trading.compiled.callbacks import stepped_targets
@@ -25,7 +25,7 @@ from shared.trading.scales import Rules
 from shared.trading.strategy import Strategy
 
 # Execution guards its own few divisions; what authors write raises as Python does.
-EXECUTION = {module.__name__ for module in (fills, ledger, loop, performance, risk)}
+EXECUTION = {module.__name__ for module in (exits, fills, frictions, ledger, loop, matching, performance, risk)}
 # Kept one by one, so that a new strategy compiles in half the time. Others are kept within their loop alone: an entry names
 # the classes of its arguments, and a user's class cannot be found once its file has moved.
 KEPT = EXECUTION | {indicators.__name__, values.__name__}
@@ -41,16 +41,18 @@ class Events:
     opening: Callable[..., Any]
     opened_bar: Callable[..., Any]
     closed_bar: Callable[..., Any]
-    like: Any
+    like: Any = field(compare=False)
 
     @property
     def named(self) -> dict[str, Callable[..., Any]]:
         return {"opened_bar": self.opened_bar, "closed_bar": self.closed_bar}
 
 
-PLAIN = Events(
-    loop.opening, loop.opened_bar, loop.closed_bar, Rules(1.0, 1, 0, 0, 0.0, 0, 1, 0, 1.0, False, False, 1.0)
-)
+_RULES = Rules(1.0, 1, 0, 0, 0.0, 0, 1, 0, 1.0, False, False, 1.0)
+_SLIPPAGE = frictions.Slippage(False, 0.0, 0.0, False, False, 1.0, 1.0, 0.0, 0.0, 0, 1, 1.0)
+_FRICTIONS = frictions.Frictions(_RULES, 0, False, -1, [], [], 0.0, 0.0, [], [], 1, _SLIPPAGE)
+PLAIN = Events(loop.opening, loop.opened_bar, loop.closed_bar, _RULES)
+IN_DETAIL = Events(matching.opening, matching.opened_bar, matching.closed_bar, _FRICTIONS)
 _loops: dict[tuple[str, Events], Loop] = {}  # of a source and a kind of events
 
 
@@ -58,6 +60,7 @@ _loops: dict[tuple[str, Events], Loop] = {}  # of a source and a kind of events
 class Call:
     """What a run needs beside a strategy and its parameters."""
 
+    events: Events
     columns: Sequence[Any]  # of bars, then of regimes
     rules: Any
     cash: int
@@ -193,7 +196,7 @@ def _nothing(strategy: Strategy, events: Events) -> tuple[Call, list[Any], list[
     """Arguments of the right types and no bars: a call with them compiles."""
     floats, integers = np.zeros(0), np.zeros(0, np.int64)
     columns = (integers, *[floats] * 5, *[UNKNOWN_COLUMN] * 3)
-    return Call(columns, events.like, 1, integers), [strategy.params()], [0]
+    return Call(events, columns, events.like, 1, integers), [strategy.params()], [0]
 
 
 def _reason(error: BaseException) -> str:
