@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.contracts.execution import TradeClosed, TradeFill
-from shared.contracts.governance import Costs
+from shared.contracts.governance import Costs, SlippageModel
 from shared.contracts.instruments import Instrument
 from shared.contracts.times import from_ms
 from shared.trading.columns import Columns
 from shared.trading.compiled import Failure, Run, Targets, Terms, execute, loops, scan
 from shared.trading.indicators import Deviation, Ema, Rsi, deviation, deviation_step, ema, ema_step, rsi, rsi_step
 from shared.trading.kernel import kernel, same
+from shared.trading.scales import Scale
 from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import Strategy, strategy
 from shared.trading.trader import SleeveRefused, Trader
@@ -31,6 +35,7 @@ class Params(NamedTuple):
     width: float = 1.0  # x deviation, for stop, target and trail
     patience: int = 7  # bars
     turns: bool = True  # from long to short at once
+    rests: int = 0  # 1: enters by limits, 2: by triggers
 
 
 class State(NamedTuple):
@@ -56,7 +61,9 @@ def step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:
     if s.strength.value > 80.0 or s.strength.value < 20.0:
         side = side * 0.5
     width = p.width * s.spread.value
-    return s, long(side * p.size, width, 1.5 * width, 2.0 * width, p.patience)
+    limit = bar.close - side * 0.3 * width if p.rests == 1 else math.nan
+    trigger = bar.close + side * 0.3 * width if p.rests == 2 else math.nan
+    return s, long(side * p.size, width, 1.5 * width, 2.0 * width, p.patience, limit, trigger)
 
 
 RESTLESS = strategy(
@@ -64,7 +71,7 @@ RESTLESS = strategy(
     Params,
     start,
     step,
-    bounds={"bars": (2, 50), "size": (0.0, 1.0), "width": (0.0, 10.0), "patience": (0, 100)},
+    bounds={"bars": (2, 50), "size": (0.0, 1.0), "width": (0.0, 10.0), "patience": (0, 100), "rests": (0, 2)},
     warmup=lambda p: p.bars,
 )
 EVERY = {**BUILT_IN, "restless": RESTLESS}
@@ -109,14 +116,59 @@ QUICK: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 }
 
 
+# How orders are filled and charged where only a backtest can.
+DETAILS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "fill": st.sampled_from(["next_open", "same_close", "next_close"]),
+        "exits": st.sampled_from(["on_close", "at_venue"]),
+        "shorts": st.booleans(),
+        "exposure": st.sampled_from([1.0, 0.3]),
+        "size": st.sampled_from([None, Decimal(1), Decimal(3)]),
+    }
+)
+DEARER: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "maker_bps": st.sampled_from([None, 0.0, 2.5]),
+        "min_fee": st.sampled_from([Decimal(0), Decimal("0.01")]),
+        "tiers": st.sampled_from([(), ((Decimal(500), 5.0), (Decimal(5000), 1.0))]),
+        "spread_bps": st.sampled_from([0.0, 3.0]),
+        "slippage_model": st.none()
+        | st.builds(
+            SlippageModel,
+            volatility=st.booleans(),
+            size=st.booleans(),
+            weekend=st.sampled_from([1.0, 1.5]),
+            stress=st.sampled_from([1.0, 2.0]),
+            noise=st.sampled_from([0.0, 0.75]),
+            seed=st.integers(0, 2**31 - 1),
+        ),
+        "borrow_bps_year": st.sampled_from([None, 0.0, 300.0]),
+        "max_volume_share": st.sampled_from([0.0, 0.1, 1.0]),
+    }
+)
+NO_FUNDING = np.zeros(0, np.int64), np.zeros(0)
+
+
 @st.composite
-def any_terms(draw: st.DrawFn) -> Terms:
+def any_detailed_terms(draw: st.DrawFn) -> Terms:
+    """Everything that can be asked for, together."""
+    terms = draw(any_terms(["spot", "perpetual", "share"]))
+    given = {**msgspec.structs.asdict(terms.costs), **draw(DEARER)}
+    funding = NO_FUNDING
+    if terms.instrument.kind == "perpetual" and draw(st.booleans()):
+        times = np.arange(0, 18_000_000, 7_000_000 // 3)
+        funding = times, np.random.default_rng(draw(st.integers(0, 99))).normal(0.0, 0.01, len(times))
+    return dataclasses.replace(terms, costs=Costs(**given), funding=funding, **draw(DETAILS))
+
+
+@st.composite
+def any_terms(draw: st.DrawFn, kinds: Sequence[str] = ("spot", "perpetual")) -> Terms:
     tick, lot = draw(st.sampled_from([("0.01", "0.00001"), ("0.05", "0.001"), ("0.00000001", "1")]))
     instrument = Instrument(
         symbol="BTC-USDT",
         base="BTC",
         quote="USDT",
-        kind=draw(st.sampled_from(["spot", "perpetual"])),
+        kind=draw(st.sampled_from(kinds)),
         tick=Decimal(tick),
         lot=Decimal(lot),
         min_notional=draw(st.sampled_from([Decimal(0), Decimal(5), Decimal(400)])),
@@ -189,7 +241,9 @@ def hosted(
 
 def interpreted(strategy: Strategy, bars: Columns, params: dict[str, Any], terms: Terms) -> Run:
     """The same loop run by Python."""
-    known, loops._loops = loops._loops, {(strategy.source, loops.PLAIN): loops.interpreted_loop(strategy)}
+    kinds = loops.PLAIN, loops.IN_DETAIL
+    known = loops._loops
+    loops._loops = {(strategy.source, events): loops.interpreted_loop(strategy, events) for events in kinds}
     try:
         return scan(strategy, bars, params, terms, with_curve=True, with_fills=True)
     finally:
@@ -218,6 +272,64 @@ def test_a_strategy_does_the_same_compiled_interpreted_and_in_the_engine(
     assert sum(trader.scale.units(trade.pnl) for trade in closed) == run.stats.profit - run.stats.loss
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), bars=any_bars(), terms=any_terms())
+def test_a_venue_in_detail_with_plain_terms_does_what_the_engine_does(
+    data: st.DataObject, bars: Columns, terms: Terms
+) -> None:
+    params = data.draw(QUICK["restless"])
+    plain = scan(RESTLESS, bars, params, terms, with_curve=True, with_fills=True)
+    detail = scan(
+        RESTLESS, bars, params, dataclasses.replace(terms, funding=NO_FUNDING), with_curve=True, with_fills=True
+    )
+
+    assert same(plain.sleeve, detail.sleeve)
+    assert same(plain.stats, detail.stats)
+    assert np.array_equal(plain.fills, detail.fills)
+    assert np.array_equal(plain.curve, detail.curve)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), bars=any_bars(), terms=any_detailed_terms(), rests=st.integers(0, 2))
+def test_a_venue_in_detail_does_the_same_compiled_and_interpreted_and_keeps_every_unit(
+    data: st.DataObject, bars: Columns, terms: Terms, rests: int
+) -> None:
+    params = {**data.draw(QUICK["restless"]), "rests": rests}
+    run = scan(RESTLESS, bars, params, terms, with_curve=True, with_fills=True)
+    plain = interpreted(RESTLESS, bars, params, terms)
+
+    assert same(run.sleeve, plain.sleeve)
+    assert same(run.stats, plain.stats)
+    assert np.array_equal(run.fills, plain.fills)
+    assert np.array_equal(run.charges, plain.charges)
+    conserved(run, bars, terms)
+
+
+def conserved(run: Run, bars: Columns, terms: Terms) -> None:
+    """At every close the equity is what fills, fees and charges have made of the cash, and lots never leave their bounds."""
+    assert run.fills is not None and run.charges is not None and run.curve is not None
+    scale = Scale.of(terms.instrument)
+    cash, lots = scale.units(terms.cash), 0
+    fills, charges = run.fills.tolist(), run.charges.tolist()
+    marks = [int(close * float(1 / scale.tick) + 0.5) for close in bars.close.tolist()]
+    for i, mark in enumerate(marks):
+        taken = 0
+        while fills and fills[0][0] == i:
+            _, bought, ticks, fee, _ = fills.pop(0)
+            cash -= bought * ticks * scale.unit + fee
+            lots += bought
+            taken += abs(bought)
+        while charges and charges[0][0] == i:
+            cash -= charges.pop(0)[1]
+        assert run.curve[i] == cash + lots * mark * scale.unit
+        if terms.instrument.kind == "spot":
+            assert cash >= 0 <= lots
+        if terms.costs.max_volume_share:
+            allowed = terms.costs.max_volume_share * bars.volume[i] / float(terms.instrument.lot)
+            assert taken <= allowed * (1 + 1e-9)
+    assert (run.sleeve.book.cash, run.sleeve.book.lots, run.stats.equity) == (cash, lots, run.curve[-1])
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), bars=any_bars(), terms=any_terms())
 def test_targets_decided_elsewhere_earn_what_the_strategy_earns(
@@ -237,12 +349,18 @@ def test_targets_decided_elsewhere_earn_what_the_strategy_earns(
     assert np.array_equal(run.curve, follow.curve)
 
 
-@settings(max_examples=40, deadline=None)
-@given(data=st.data(), bars=any_bars(), terms=any_terms(), cut=st.floats(0.0, 1.0), factor=st.floats(0.5, 2.0))
+@settings(max_examples=80, deadline=None)
+@given(
+    data=st.data(),
+    bars=any_bars(),
+    terms=any_terms() | any_detailed_terms(),
+    cut=st.floats(0.0, 1.0),
+    factor=st.floats(0.5, 2.0),
+)
 def test_changing_the_future_changes_no_past_decision(
     data: st.DataObject, bars: Columns, terms: Terms, cut: float, factor: float
 ) -> None:
-    params = data.draw(QUICK["restless"])
+    params = {**data.draw(QUICK["restless"]), "rests": 0 if terms.is_plain else data.draw(st.integers(0, 2))}
     known = max(1, int(cut * len(bars)))
     changes = np.where(np.arange(len(bars)) < known, 1.0, factor)
     other = Columns.of(bars.opened_at_ms, *(column * changes for column in bars.all()[1:]))
@@ -253,27 +371,16 @@ def test_changing_the_future_changes_no_past_decision(
 
     for run in (two, prefix):
         assert one.curve is not None and one.fills is not None and run.curve is not None and run.fills is not None
+        assert one.charges is not None and run.charges is not None
+        assert np.array_equal(one.charges[one.charges[:, 0] < known], run.charges[run.charges[:, 0] < known])
         assert np.array_equal(one.curve[:known], run.curve[:known])
         assert np.array_equal(one.fills[one.fills[:, 0] < known], run.fills[run.fills[:, 0] < known])
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), bars=any_bars(), terms=any_terms())
-def test_money_is_conserved_through_a_whole_run(data: st.DataObject, bars: Columns, terms: Terms) -> None:
-    run = scan(RESTLESS, bars, data.draw(QUICK["restless"]), terms, with_fills=True)
-    assert run.fills is not None
-    trader = Trader(RESTLESS, terms.instrument, "1m", terms.cash, terms.costs)
-    unit = trader.scale.unit
-
-    cash, lots = trader.scale.units(terms.cash), 0
-    for _, bought, ticks, fee, _ in run.fills.tolist():
-        cash -= bought * ticks * unit + fee
-        lots += bought
-
-    assert (run.sleeve.book.cash, run.sleeve.book.lots) == (cash, lots)
-    if terms.instrument.kind == "spot":
-        assert cash >= 0
-        assert lots >= 0
+def test_money_is_conserved_at_every_close(data: st.DataObject, bars: Columns, terms: Terms) -> None:
+    conserved(scan(RESTLESS, bars, data.draw(QUICK["restless"]), terms, with_fills=True, with_curve=True), bars, terms)
 
 
 def test_a_target_that_is_no_exposure_stops_backtest_and_engine_at_the_same_bar() -> None:
