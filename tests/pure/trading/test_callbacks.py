@@ -88,7 +88,10 @@ def walk(count: int, seed: int = 1) -> Columns:
 
 def decided_first(of: Strategy, bars: Columns, params: dict[str, Any], terms: Terms = TERMS) -> Run:
     """The run of a strategy that numba could not compile."""
-    known, loops._loops = loops._loops, {(of.source, loops.PLAIN): loops.decided_loop(of)}
+    known, loops._loops = (
+        loops._loops,
+        {(of.source, events): loops.decided_loop(of, events) for events in (loops.PLAIN, loops.IN_DETAIL)},
+    )
     try:
         return scan(of, bars, params, terms, with_fills=True)
     finally:

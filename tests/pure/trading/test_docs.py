@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trimtab import Bars, Columns, Costs, Instrument, backtest, faults, grid, load_strategy
+from trimtab import Columns, Costs, Instrument, Run, Terms, faults, grid, load_strategy, scan
 
 DOCS = Path(__file__).parents[3] / "docs" / "strategies.md"
 
@@ -23,11 +23,11 @@ def test_the_strategy_in_the_docs_is_one(tmp_path: Path) -> None:
     close = 100.0 + 10.0 * np.sin(np.arange(600) / 40.0)
     bars = Columns.of(np.arange(600) * 60_000, close, close, close, close, np.ones(600))
     btc = Instrument(symbol="BTC-USDT", base="BTC", quote="USDT", tick=Decimal("0.01"), lot=Decimal("0.00001"))
-    costs, series = Costs(fee_bps=10, slippage_bps=5), Bars("BTC-USDT", "1m", bars, btc)
-    run = backtest(mine, series, params={"fast": 10, "slow": 30}, costs=costs, cash=10_000, data_dir=None)
-    found = grid(mine, series, {"fast": (5, 10), "slow": (30,)}, costs=costs, cash=10_000, data_dir=None)
-    assert found.outcomes[1].figures == run.figures
-    assert len(run.trades) >= 2
+    terms = Terms(btc, "1m", Costs(fee_bps=10, slippage_bps=5), Decimal(10_000))
+    (told,) = grid(mine, bars, [{"fast": 10, "slow": 30}], terms)
+    assert isinstance(told, Run)
+    assert told.figures == scan(mine, bars, {"fast": 10, "slow": 30}, terms).figures
+    assert told.figures.trades >= 2
 
 
 def test_what_is_known_to_miscompile_is_not_used() -> None:
