@@ -54,6 +54,10 @@ metrics:
 golden:
     python -m tests.pure.contracts.samples
 
+# renew what each strategy does on real and simulated bars; shows every figure that changes, old -> new
+regressions:
+    python -m tests.pure.trading.regressions
+
 # lock the libraries again (names and hashes, no address)
 lock:
     uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
