@@ -11,6 +11,7 @@ import importlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
 from services.backtest_suite.driver import Experiment
@@ -96,17 +97,19 @@ def _share(order: Order, share: list[Params]) -> list[Outcome]:
     return [outcome_of(experiment, params) for params in share]
 
 
-def _cluster(backend: str, workers: int) -> Any:
+@contextmanager
+def _cluster(backend: str, workers: int) -> Iterator[None]:
     """joblib told to use this backend. `DASK_SCHEDULER_ADDRESS` and `RAY_ADDRESS` name a cluster, else one is made here."""
-    import joblib
+    with ExitStack() as stack:
+        if backend == "dask":
+            address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+            stack.enter_context(_library("distributed", "dask[distributed]").Client(address, set_as_default=True))
+        elif backend == "ray":
+            _library("ray.util.joblib", "ray").register_ray()
+        import joblib
 
-    if backend == "dask":
-        _library("distributed", "dask[distributed]").Client(
-            os.environ.get("DASK_SCHEDULER_ADDRESS"), set_as_default=True
-        )
-    elif backend == "ray":
-        _library("ray.util.joblib", "ray").register_ray()
-    return joblib.parallel_config(backend=backend, n_jobs=workers)
+        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers))
+        yield
 
 
 def _library(module: str, package: str) -> Any:

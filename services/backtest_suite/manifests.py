@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import platform
+import sys
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType
 from typing import Any, Literal
 
 import msgspec
@@ -16,8 +18,10 @@ from shared.artifacts.canonical import canonical_json, content_id
 from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument
 from shared.trading import loop
-from shared.trading.kernel import fingerprint
+from shared.trading.compiled.loops import EXECUTION
+from shared.trading.kernel import KERNELS, fingerprint
 from shared.trading.performance import figures
+from shared.trading.scales import Scale
 from shared.trading.strategy import Strategy
 
 Params = dict[str, int | float | bool]
@@ -96,8 +100,14 @@ def fingerprint_of(common: bytes, params: Params) -> str:
 
 @functools.cache
 def _execution() -> str:
-    """The code that turns targets into money."""
-    return fingerprint(loop.run, loop.follow, figures)
+    """The code that turns targets into money: the loops, and every kernel of the modules that execute."""
+    modules = [sys.modules[name] for name in sorted(EXECUTION)]
+    kernels = [value for module in modules for value in vars(module).values() if _is_kernel(value)]
+    return fingerprint(loop.run, loop.follow, figures, Scale.of, Scale.rules, *kernels)
+
+
+def _is_kernel(value: object) -> bool:
+    return isinstance(value, FunctionType) and value in KERNELS
 
 
 @functools.cache
