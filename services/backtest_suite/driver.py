@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.backtest_suite.data import Bars
+from services.backtest_suite.formulas import path_of, returns_of
 from services.backtest_suite.manifests import (
     SHORT,
     Assumptions,
@@ -35,6 +36,14 @@ from services.backtest_suite.manifests import (
     versions,
 )
 from services.backtest_suite.metrics import Metrics, metrics_of
+from services.backtest_suite.significance import (
+    DRAWS,
+    Significance,
+    deflated_sharpe,
+    probabilistic_sharpe,
+    sharpe_error,
+    significance_of,
+)
 from services.backtest_suite.trades import Trade, trades_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs, Figures
@@ -45,6 +54,9 @@ from shared.trading.performance import periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import Strategy
+
+MOST_DRAWN = 40_000_000  # returns that a bootstrap draws in all, about two seconds
+LEAST_DRAWS = 100
 
 
 class Given(TypedDict, total=False):
@@ -199,6 +211,23 @@ class Result:
         # What was at stake at each entry is known to the loop alone.
         return msgspec.structs.replace(measured, expectancy_r=self.figures.expectancy_r)
 
+    @cached_property
+    def returns(self) -> NDArray[np.float64]:
+        """Simple returns of the bars from `first_bar` on (k,)."""
+        return returns_of(path_of(self.equity[self.first_bar :], float(self.experiment.assumptions.cash)))
+
+    @cached_property
+    def significance(self) -> Significance:
+        """How far the Sharpe ratio can be believed after so many trials. The bootstrap takes seconds on long series."""
+        return significance_of(
+            self.returns,
+            periods_per_year=self.periods_per_year,
+            trades=len(self.trades),
+            trials=self.trials,
+            rng=np.random.default_rng(self.experiment.assumptions.seed),
+            draws=min(DRAWS, max(LEAST_DRAWS, MOST_DRAWN // len(self.returns))),
+        )
+
     @property
     def periods_per_year(self) -> float:
         """Bars of a year of the instrument's calendar."""
@@ -226,6 +255,13 @@ class Result:
         return {
             "run_id": self.run_id,
             "metrics": self.metrics_by_name,
+            "significance": {
+                "trials": self.trials,
+                "sharpe_error": sharpe_error(self.returns, self.periods_per_year),
+                "probabilistic_sharpe": probabilistic_sharpe(self.returns),
+                "deflated_sharpe": deflated_sharpe(self.returns, self.trials),
+            },
+            "universe": self.experiment.bars.universe,
             "trades": len(self.trades),
             "orders": self.orders,
             "fees": float(self.fees),

@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from services.backtest_suite.axes import Axes, table_of
 from services.backtest_suite.backends import Backend, outcomes
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.outcomes import Outcome
 from services.backtest_suite.run_store import RunStore
+from services.backtest_suite.significance import deflated_sharpe
 from services.backtest_suite.stability import PLATEAU, Surface
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures
@@ -84,6 +86,21 @@ class GridResult:
             for value, figures, one in known[:count]
         ]
 
+    @cached_property
+    def deflated(self) -> float:
+        """Chance that the best set's Sharpe ratio is above what the luckiest of all trials would show. NaN without one.
+
+        The trials' spread is that of this grid's own Sharpe ratios.
+        """
+        best = self.best(1)
+        if not best:
+            return math.nan
+        run = self.experiment.run(best[0].outcome.params, trials=self.trials)
+        ratios = np.array([one.figures.sharpe for one in self.outcomes if one.figures is not None])
+        ratios = ratios[np.isfinite(ratios)]
+        spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else math.nan
+        return deflated_sharpe(run.returns, self.trials, spread / math.sqrt(run.periods_per_year))
+
     def summary(self, count: int = 10) -> dict[str, Any]:
         """What `--json` prints."""
         rate = self.bar_evaluations / self.elapsed_s if self.computed else 0.0
@@ -93,6 +110,8 @@ class GridResult:
             "computed": self.computed,
             "failed": len(self.failures),
             "trials": self.trials,
+            "deflated_sharpe": self.deflated,
+            "universe": self.experiment.bars.universe,
             "metric": self.metric,
             "bar_evaluations": self.bar_evaluations,
             "bar_evaluations_per_s": rate,

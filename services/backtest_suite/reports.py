@@ -31,6 +31,7 @@ from services.backtest_suite.summaries import (
     percent,
     plain,
     provenance_of,
+    significance_table,
     spelled,
     title_of,
 )
@@ -142,6 +143,7 @@ def page_of(result: Result) -> str:
         returns=histogram(_changes(equity), percent_axis),
         results=histogram(_results(result), percent_axis),
         metrics=(metrics[:half], metrics[half:]),
+        significance=significance_table(result),
         trades=[_trade_row(trade) for trade in reversed(shown)],
         trades_note=f"the last {len(shown):,} of {len(trades):,}, in {quote}; all are in trades.csv",
         again=[

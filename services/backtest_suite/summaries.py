@@ -11,6 +11,7 @@ import numpy as np
 from services.backtest_suite.driver import Experiment, Result
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.manifests import Params, versions
+from services.backtest_suite.significance import deflated_sharpe, probabilistic_sharpe, sharpe_error
 from shared.contracts.governance import Costs
 from shared.contracts.times import from_ms
 
@@ -32,6 +33,7 @@ FRACTIONS = {
     "win_rate",
     "alpha",
 }
+SIGNED = {"total_return", "cagr", "alpha"}
 BAR_NAMES = {"drawdown_from", "drawdown_trough", "drawdown_to"}
 FILLS = {"next_open": "at the next open", "same_close": "at the same close", "next_close": "at the next close"}
 
@@ -55,6 +57,16 @@ class Tile(NamedTuple):
 def percent(value: float, digits: int = 2) -> str:
     """A fraction as people read it: `+12.30 %`."""
     return "–" if math.isnan(value) else f"{value:+.{digits}%}".replace("%", " %")
+
+
+def chance(value: float) -> str:
+    """A probability as people read it."""
+    return "–" if math.isnan(value) else f"{value:.1%}".replace("%", " %")
+
+
+def trials(count: int) -> str:
+    """`1 trial`, `342 trials`."""
+    return "1 trial" if count == 1 else f"{count:,} trials"
 
 
 def plain(value: float) -> str:
@@ -126,7 +138,11 @@ def headline_of(result: Result) -> list[Tile]:
     return [
         Tile("Net return", percent(m.total_return), f"held: {percent(held)}"),
         Tile("A year", percent(m.cagr), f"at {percent(m.volatility, 1).lstrip('+')} volatility"),
-        Tile("Sharpe, a year", plain(m.sharpe), ""),
+        Tile("Sharpe, a year", plain(m.sharpe), f"± {plain(sharpe_error(result.returns, result.periods_per_year))}"),
+        Tile("Probabilistic Sharpe", chance(probabilistic_sharpe(result.returns)), "chance that it is above 0"),
+        Tile(
+            "Deflated Sharpe", chance(deflated_sharpe(result.returns, result.trials)), f"after {trials(result.trials)}"
+        ),
         Tile("Deepest drawdown", percent(-m.max_drawdown), f"{m.drawdown_bars:,} bars long"),
         Tile("Trades", f"{m.trades:,}", f"{percent(m.win_rate, 1).lstrip('+')} won"),
         Tile("Profit factor", plain(m.profit_factor), f"{plain(m.expectancy_r)} R a trade"),
@@ -148,11 +164,25 @@ def metrics_table(result: Result) -> list[tuple[str, str]]:
             case int():
                 text = f"{value:,}"
             case float() if name in FRACTIONS:
-                text = percent(value)
+                text = percent(value) if name in SIGNED else percent(value).lstrip("+")
             case _:
                 text = plain(value)
         told.append((name.replace("_", " "), text))
     return told
+
+
+def significance_table(result: Result) -> list[tuple[str, str]]:
+    """What stands beside the Sharpe ratio."""
+    s = result.significance
+    return [
+        ("Sharpe, a year", plain(s.sharpe)),
+        ("standard error", plain(s.sharpe_error)),
+        ("90 % of resamples lie within", f"{plain(s.sharpe_low)} to {plain(s.sharpe_high)}"),
+        ("chance that it is above 0 (probabilistic Sharpe)", chance(s.probabilistic)),
+        ("parameter sets tried on these bars", f"{s.trials:,}"),
+        ("chance that it is above the luckiest of them (deflated Sharpe)", chance(s.deflated)),
+        ("trades", f"{s.trades:,}"),
+    ]
 
 
 def grid_headline(grid: GridResult) -> list[Tile]:
@@ -163,10 +193,11 @@ def grid_headline(grid: GridResult) -> list[Tile]:
         Tile("Combinations", f"{len(grid.outcomes):,}", f"{grid.rule_broken:,} broke the rule"),
         Tile("Computed now", f"{grid.computed:,}", f"{len(grid.outcomes) - grid.computed:,} were known"),
         Tile("Failed", f"{len(grid.failures):,}", ""),
-        Tile("Trials on these bars", f"{grid.trials:,}", "ever, these included"),
+        Tile("Trials on these bars", f"{grid.trials:,}", "ever, with these"),
     ]
     if best := grid.best(1):
         verdict = "a peak" if best[0].is_peak else "a plateau"
         tiles.append(Tile(f"Best {grid.metric}", plain(best[0].value), f"median {plain(float(np.median(known)))}"))
+        tiles.append(Tile("Deflated Sharpe", chance(grid.deflated), f"of the best, after {trials(grid.trials)}"))
         tiles.append(Tile("Its neighbours", plain(best[0].plateau), f"{verdict}; 1 = as good"))
     return tiles
