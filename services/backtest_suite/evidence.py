@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +24,7 @@ from services.backtest_suite.significance import (
     sharpe_error,
 )
 from services.backtest_suite.stress import crashed, with_slippage
+from services.backtest_suite.trades import Trade, trades_of
 from shared.artifacts.presets import preset_from_bytes
 from shared.contracts.errors import BadMessage
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
@@ -126,6 +129,11 @@ class Trial:
         assert run.curve is not None
         return path_of(run.curve[self.trade_from :], self.scale.units(self.terms.cash))
 
+    def trades(self, run: Run) -> list[Trade]:
+        """The closed trades of a run, oldest first."""
+        assert run.fills is not None
+        return trades_of(run.fills, self.bars.opened_at_ms, self.scale)
+
 
 def evidence_metrics(trial: Trial, run: Run, rng: np.random.Generator) -> dict[str, float]:
     """What a gate may ask beside the figures. What cannot be known is left out: there a gate's rule fails.
@@ -143,11 +151,11 @@ def evidence_metrics(trial: Trial, run: Run, rng: np.random.Generator) -> dict[s
     """
     path, market, shares = trial.path(run), _market(trial), shares_held(trial, run)
     returns, per_year = returns_of(path), trial.periods_per_year
-    best = np.sort(trade_results(trial, run))[::-1][:3]
+    best = heapq.nlargest(3, (max(trade.pnl, Decimal(0)) for trade in trial.trades(run)))
     found = {
         "triple_slippage_calmar": calmar(trial.path(trial.run(slippage=3.0)), per_year),
         "crash_drawdown": _crash_drawdown(trial, shares, rng),
-        "without_top_3_net_return": total_return(path) - float(np.maximum(best, 0.0).sum() / path[0]),
+        "without_top_3_net_return": total_return(path) - float(sum(best) / trial.terms.cash),
         "bootstrap_sharpe_p5": interval(bootstrap_sharpes(returns, per_year, rng))[0],
         "bootstrap_drawdown_p95": interval(bootstrap_drawdowns(returns, rng))[1],
         "permutation_percentile": permutation_percentile(shares, market, rng),
@@ -175,14 +183,6 @@ def shares_held(trial: Trial, run: Run) -> Floats:
     lots = np.cumsum(held)[trial.trade_from :]
     before = np.concatenate([trial.bars.open[:1], trial.bars.close[:-1]])[trial.trade_from :]
     return lots * float(trial.scale.unit / trial.scale.tick) * before / trial.path(run)[:-1]
-
-
-def trade_results(trial: Trial, run: Run) -> Floats:
-    """The net result of each closed trade in ledger units (k,): what cash gained from flat to flat."""
-    assert run.fills is not None
-    _, lots, ticks, fee, _ = run.fills.T
-    cash = np.cumsum(-(lots * ticks * trial.scale.unit + fee))
-    return np.diff(cash[np.cumsum(lots) == 0], prepend=0).astype(np.float64)
 
 
 def _crash_drawdown(trial: Trial, shares: Floats, rng: np.random.Generator) -> float:

@@ -117,7 +117,7 @@ def preset_figures(evidence: EvidenceGiven, timeframe: str, trials: int) -> dict
 
     holdout_bars         bars that were really there
     calmar               net return a year (compounded) / max drawdown
-    confidence           chance that its true Sharpe ratio is above 0, for returns that are about normal
+    confidence           chance that its true Sharpe ratio is above 0, by the returns' skew and kurtosis where told
     deflated_confidence  the same above what the best of `trials` worthless sets would show by luck
     and `evidence.metrics` as they came: correlation, bootstrap_sharpe_p5, ...
 
@@ -131,9 +131,10 @@ def preset_figures(evidence: EvidenceGiven, timeframe: str, trials: int) -> dict
         found |= _named(evidence.figures)
         a_bar = evidence.figures.sharpe / math.sqrt(_bars_per_year(timeframe))
         found["calmar"] = _calmar(evidence.figures, timeframe)
-        found["confidence"] = _chance_above(a_bar, 0.0, evidence.figures.bars)
+        shape = found.get("skew", 0.0), found.get("kurtosis", 3.0)  # of a normal distribution, where nobody says
+        found["confidence"] = _chance_above(a_bar, 0.0, evidence.figures.bars, *shape)
         luck = _luck(trials, evidence.figures.bars)
-        found["deflated_confidence"] = _chance_above(a_bar, luck, evidence.figures.bars)
+        found["deflated_confidence"] = _chance_above(a_bar, luck, evidence.figures.bars, *shape)
     if evidence.stressed is not None:
         found |= {f"stressed_{name}": value for name, value in _named(evidence.stressed).items()}
     return found
@@ -177,12 +178,14 @@ def _calmar(figures: Figures, timeframe: str) -> float:
     return math.inf if a_year > 0.0 else math.nan
 
 
-def _chance_above(sharpe: float, threshold: float, bars: int) -> float:
-    """Probabilistic Sharpe ratio: chance that the true one (a bar) is above the threshold. Skew 0, kurtosis 3."""
+def _chance_above(sharpe: float, threshold: float, bars: int, skew: float, kurtosis: float) -> float:
+    """Probabilistic Sharpe ratio: chance that the true one (a bar) is above the threshold."""
     if bars < 2 or not math.isfinite(sharpe):
         return math.nan
-    error = math.sqrt((1.0 + 0.5 * sharpe * sharpe) / (bars - 1))
-    return NormalDist().cdf((sharpe - threshold) / error)
+    variance = 1.0 - skew * sharpe + (kurtosis - 1.0) / 4.0 * sharpe * sharpe
+    if not variance > 0.0:
+        return math.nan
+    return NormalDist().cdf((sharpe - threshold) / math.sqrt(variance / (bars - 1)))
 
 
 def _luck(trials: int, bars: int) -> float:

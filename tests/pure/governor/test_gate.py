@@ -159,6 +159,16 @@ def test_confidence_is_the_chance_that_the_sharpe_ratio_is_above_nought() -> Non
     assert preset_figures(A_QUARTER, "1h", 1)["confidence"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_rare_large_losses_make_the_same_sharpe_ratio_mean_less() -> None:
+    normal, crashing = (
+        preset_figures(msgspec.structs.replace(A_QUARTER, metrics=metrics), "1h", 1)["confidence"]
+        for metrics in ({"skew": 0.0, "kurtosis": 3.0}, {"skew": -4.0, "kurtosis": 60.0})
+    )
+    # 1 + 4 x 0.032042 + 59 / 4 x 0.032042^2 = 1.1433 instead of 1.0005
+    assert normal == preset_figures(A_QUARTER, "1h", 1)["confidence"]
+    assert crashing == pytest.approx(NormalDist().cdf(1.4971 / math.sqrt(1.1433)), abs=1e-4)
+
+
 def test_the_more_sets_were_tried_the_less_the_same_sharpe_ratio_means() -> None:
     deflated = [preset_figures(A_QUARTER, "1h", trials)["deflated_confidence"] for trials in (1, 10, 100, 1000)]
 
