@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from shared.artifacts.bar_files import numbers_of
+from shared.artifacts.bar_tables import numbers_of
 from shared.contracts.errors import NeedsOperator
 from shared.trading.columns import Columns, Floats
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from shared.artifacts.bar_files import NAMES
+from shared.artifacts.bar_tables import NAMES
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs, Span
 from shared.contracts.instruments import Instrument, split_symbol

@@ -31,7 +31,8 @@ from services.backtest_suite.listing import (
     spacing,
     symbol_of,
 )
-from shared.artifacts.bar_files import SUFFIXES, bars_of, place, read_table, table_of
+from shared.artifacts.bar_files import SUFFIXES, read_table
+from shared.artifacts.bar_tables import bars_of, place, rows_of, symbols_in, table_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import Instrument, timeframe_of_file
 from shared.contracts.times import from_ms, timeframe_ms, to_ms
@@ -93,7 +94,12 @@ class Bars:
         Times may be aware, naive (then they are UTC), texts, or numbers of s, ms, us or ns. Raises NeedsOperator that
         names the row and what was expected.
         """
-        columns = bars_of(table_of(frame, symbol), symbol)
+        table = table_of(frame, symbol)
+        if "symbol" in table.column_names and len(names := symbols_in(table, symbol)) > 1:
+            raise NeedsOperator(
+                f"{symbol}: expected bars of one symbol, there are {', '.join(names)}. Take one of them."
+            )
+        columns = bars_of(table, symbol)
         timeframe = timeframe or spacing(columns.opened_at_ms, symbol)
         instrument, notes = instrument_of(symbol, columns, kind, calendar, tick, lot)
         return cls(symbol, timeframe, columns, instrument, universe, "frame", (*notes, *_jumps(columns)))
@@ -218,39 +224,30 @@ def _files(path: Path) -> list[Path]:
 
 
 def _parts(file: Path, symbol: str, timeframe: str, adjusted: bool) -> Iterable[_Part]:
+    """What a file says of each symbol that is wanted."""
     table = read_table(file)
-    if "symbol" in table.column_names and not symbol:
-        yield from _panel(file, table, timeframe, adjusted)
+    if "symbol" not in table.column_names:
+        yield _part(file, symbol_of(file, symbol), table, file.name, timeframe, adjusted)
         return
-    named = symbol_of(file, symbol)
-    if "price" in table.column_names and "open" not in table.column_names:
+    names = symbols_in(table, file.name)
+    symbols = {symbol: names[0]} if symbol and len(names) == 1 else panel_symbols(names, file.name)
+    if symbol and symbol not in symbols:
+        raise NeedsOperator(f"{file.name}: there is no {symbol} among its symbols {', '.join(symbols)}.")
+    for ours, name in symbols.items():
+        if symbol in ("", ours):
+            yield _part(file, ours, rows_of(table, name), f"{file.name} {name}", timeframe, adjusted)
+
+
+def _part(file: Path, symbol: str, rows: pa.Table, source: str, timeframe: str, adjusted: bool) -> _Part:
+    if "price" in rows.column_names and "open" not in rows.column_names:
         if not timeframe:
-            raise NeedsOperator(f"{file.name}: these are trades. Say of which timeframe the bars are to be made.")
-        yield _Part(named, timeframe, bars_of_trades(table, timeframe, file.name), file.name)
-        return
-    columns = bars_of(table, file.name)
+            raise NeedsOperator(f"{source}: these are trades. Say of which timeframe the bars are to be made.")
+        return _Part(symbol, timeframe, bars_of_trades(rows, timeframe, source), source)
+    columns = bars_of(rows, source)
     if adjusted:
-        columns = adjust_columns(columns, factors_of(file, table, columns))
-    own = timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, file.name)
-    yield _Part(named, own, columns, file.name)
-
-
-def _panel(file: Path, table: pa.Table, timeframe: str, adjusted: bool) -> Iterable[_Part]:
-    """A long table of many symbols: each becomes one part."""
-    coded = table.column("symbol").combine_chunks().dictionary_encode()
-    if coded.null_count:
-        raise NeedsOperator(f"{file.name}: expected a symbol in every row, {coded.null_count} have none.")
-    names = [str(name) for name in coded.dictionary.to_pylist()]
-    symbols = panel_symbols(names, file.name)
-    codes = coded.indices.to_numpy()
-    for code, name in enumerate(names):
-        source = f"{file.name} {name}"
-        rows = table.take(np.flatnonzero(codes == code))
-        columns = bars_of(rows, source)
-        if adjusted:
-            columns = adjust_columns(columns, factors_of(file, rows, columns))
-        own = timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, source)
-        yield _Part(symbols[name], own, columns, source)
+        columns = adjust_columns(columns, factors_of(file, rows, columns))
+    own = timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, source)
+    return _Part(symbol, own, columns, source)
 
 
 def _joined(parts: list[_Part]) -> tuple[Columns, str]:

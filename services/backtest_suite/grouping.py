@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.artifacts.bar_files import checked, numbers_of, place, times_of
+from shared.artifacts.bar_tables import checked, numbers_of, place, times_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.times import timeframe_ms
 from shared.trading.columns import Columns, Floats, Integers

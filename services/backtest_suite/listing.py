@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from services.backtest_suite.adjusting import factor_file
-from shared.artifacts.bar_files import price_decimals
+from shared.artifacts.bar_tables import price_decimals
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.instruments import Instrument, check_symbol, split_symbol, symbol_of_file
 from shared.contracts.times import MILLISECOND, TIMEFRAMES, from_ms, timeframe_length, timeframe_ms
@@ -26,13 +26,13 @@ PERPETUAL = r"(?<![a-z])(futures|swap|perp)(?![a-z])"  # in a file's name
 
 
 def panel_symbols(names: list[str], source: str) -> dict[str, str]:
-    """Ours for a panel's own names: pairs when all of them end in a known quote, else tickers of shares in USD."""
+    """Ours -> a panel's own names: pairs when all of them end in a known quote, else tickers of shares in USD."""
     try:
-        return {name: symbol_of_file(name) for name in names}
+        return {symbol_of_file(name): name for name in names}
     except BadMessage:
         pass
     try:
-        return {name: _share(name) for name in names}
+        return {_share(name): name for name in names}
     except BadMessage as error:
         raise NeedsOperator(f"{source}: {error}") from error
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from services.venue_sim.market import MIN_NOTIONAL, Candle
-from shared.artifacts.bar_files import MOST_DECIMALS, bars_of, place, price_decimals, read_table
+from shared.artifacts.bar_files import read_table
+from shared.artifacts.bar_tables import MOST_DECIMALS, bars_of, place, price_decimals
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.instruments import Instrument, check_symbol, split_symbol, symbol_of_file, timeframe_of_file
 from shared.contracts.times import TIMEFRAMES, timeframe_ms

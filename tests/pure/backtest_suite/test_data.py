@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyarrow import feather
 
 from services.backtest_suite.data import Bars, read_bars
-from shared.artifacts.bar_files import price_decimals
+from shared.artifacts.bar_tables import price_decimals
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.times import parse_time
 
@@ -105,6 +105,36 @@ def test_a_frame_gives_the_bars_of_the_file(name: str) -> None:
     assert (bars.timeframe, bars.source, bars.instrument.quote) == ("1h", "frame", "USDT")
 
 
+def a_ticker(*tickers: str) -> pd.DataFrame:
+    """Columns of two levels, as yfinance makes them."""
+    columns = pd.MultiIndex.from_product([[name.title() for name in PRICES], tickers])
+    return pd.DataFrame([[price for price in row[1:] for _ in tickers] for row in rows()], TIMES, columns)
+
+
+def test_a_frame_of_one_ticker_among_two_levels_is_a_plain_one_and_of_two_is_refused() -> None:
+    assert rows_of(Bars.from_frame(a_ticker("AAPL"))) == rows()
+    with pytest.raises(NeedsOperator, match="expected bars of one symbol, there are AAPL, MSFT"):
+        Bars.from_frame(a_ticker("AAPL", "MSFT"))
+    long = pl.concat([pl.DataFrame({"time": TIMES, **PRICES, "symbol": [name] * 6}) for name in ("B", "A")])
+    with pytest.raises(NeedsOperator, match="expected bars of one symbol, there are A, B"):
+        Bars.from_frame(long)
+    assert rows_of(Bars.from_frame(long.filter(pl.col("symbol") == "A"))) == rows()
+
+
+def test_a_symbol_is_taken_out_of_a_panel(tmp_path: Path) -> None:
+    file = tmp_path / "panel.parquet"
+    pl.concat(
+        [pl.DataFrame({"time": TIMES, **PRICES, "symbol": [name] * 6}) for name in ("BRK.B", "AAPL")]
+    ).write_parquet(file)
+    assert [bars.symbol for bars in read_bars(file)] == ["AAPL-USD", "BRK_B-USD"]
+    (one,) = read_bars(file, symbol="BRK_B-USD")
+    assert (one.symbol, one.source, rows_of(one)) == ("BRK_B-USD", "panel.parquet BRK.B", rows())
+    with pytest.raises(
+        NeedsOperator, match=r"panel.parquet: there is no MSFT-USD among its symbols AAPL-USD, BRK_B-USD"
+    ):
+        read_bars(file, symbol="MSFT-USD")
+
+
 def test_bars_can_be_given_to_the_compiled_loop_as_they_are() -> None:
     frame = pl.DataFrame({"timestamp": [int(row[0]) for row in rows()], **PRICES})
     for column in Bars.from_frame(frame).columns.all():  # another kind of array would be compiled for once more
@@ -132,7 +162,10 @@ def test_days_of_a_zone_with_summer_time_are_days() -> None:
         ({"high": float("inf")}, "row 3 .*expected a finite price above 0"),
         ({"volume": -1.0}, "row 3 .*expected a finite volume >= 0"),
         ({"timestamp": FIRST + HOUR}, "row 3 .*expected a later time than the bar before, not the same"),
-        ({"timestamp": FIRST}, "row 3 .*expected a later time than the bar before, was"),
+        (
+            {"timestamp": FIRST},
+            "row 3 .*expected a later time than the bar before .2022-01-01 01:00.. Sort the file by time",
+        ),
         ({"timestamp": FIRST + HOUR + 60_000}, "row 3 .*expected 1h after the bar before, was 0:01:00"),
         ({"timestamp": None}, "row 3: expected a time in timestamp, there is none"),
     ],
