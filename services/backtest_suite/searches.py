@@ -94,6 +94,17 @@ class Searches:
                 self._hold(sleeve, "search")
                 effects.afterwards(lambda sleeve=sleeve: self._start(sleeve))
 
+    def idle_until_ms(self, bar: BarClosed) -> int:
+        """Opened-at of the first bar after this one on which a search may fall due."""
+        bar_ms, settings = timeframe_ms(bar.timeframe), self._host.settings
+        bars = self._bars[f"{bar.venue}.{bar.symbol}.{bar.timeframe}"]
+        enough_ms = to_ms(bar.opened_at) + max(1, settings.least_bars - bars) * bar_ms
+        names = (Sleeve(bar.venue, name, bar.symbol, bar.timeframe).name for name in settings.strategies)
+        last_ms = [each.searching_ms or each.searched_ms for name in names if (each := self._sleeves.get(name))]
+        if len(last_ms) < len(settings.strategies):
+            return enough_ms
+        return max(enough_ms, min(last_ms) + settings.search_bars * bar_ms)
+
     def on_verdict(self, subject_id: str, effects: Effects) -> None:
         """The governor has spoken on a preset: after its last word on a sleeve's presets progress goes on."""
         for sleeve in self._sleeves.values():

@@ -28,6 +28,8 @@ from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 from shared.trading.strategies import find_strategy, load_strategies
 
+LINGER_S = 0.05  # bars are only counted: whatever came together is one transaction
+
 
 async def serve(host: Host[BacktestSettings]) -> None:
     """Bars in, candidates out when a search is due; evidence when it is ordered."""
@@ -41,7 +43,9 @@ async def serve(host: Host[BacktestSettings]) -> None:
 
     async def on_bar(bar: BarClosed, effects: Effects) -> None:
         searches.after_bar(bar, effects)
-        host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
+        idle_until_ms = searches.idle_until_ms(bar)
+        series = bar.venue, bar.symbol, bar.timeframe
+        host.progress.reaches(effects, *series, bar.opened_at, idle_until_ms=idle_until_ms)
 
     async def on_gap(gap: GapFound, effects: Effects) -> None:
         host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
@@ -79,10 +83,9 @@ async def serve(host: Host[BacktestSettings]) -> None:
             effects.afterwards(lambda: host.progress.booked(message_id))
 
     await searches.recover(host.store)
+    await host.listen({BAR_CLOSED: on_bar, GAP_FOUND: on_gap}, LINGER_S)
     await host.listen(
         {
-            BAR_CLOSED: on_bar,
-            GAP_FOUND: on_gap,
             PRESET_PROMOTED: on_promoted,
             PRESET_REFUSED: on_refused,
             STAGE_CHANGED: on_stage,

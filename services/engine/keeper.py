@@ -15,7 +15,7 @@ from shared.contracts import subjects
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.risk import BreakerTripped
 from shared.contracts.subjects import Subject
-from shared.contracts.wire import Message, wrap
+from shared.contracts.wire import Message
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
@@ -34,11 +34,11 @@ class Keeper:
 
     def say(self, effects: Effects, subject: Subject[Any], message: Message) -> str:
         """Tell it after the commit, and write it into the journal."""
-        effects.add(self.journal.row("said", wrap(message, self.host.name, effects.cause)))
         said = effects.publish(subject, message)
+        effects.add(self.journal.row("said", said))
         if isinstance(message, (Signal, TradeFill, TradeClosed)):  # decisions of others rest on these
-            effects.afterwards(lambda: self.host.progress.told(said))
-        return said
+            effects.afterwards(lambda: self.host.progress.told(said.id))
+        return said.id
 
     def touch(self, sleeve: Sleeve) -> None:
         """This sleeve has changed."""

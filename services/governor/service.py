@@ -94,7 +94,7 @@ def enact(host: Host[GovernorSettings], ruling: Ruling, effects: Effects) -> Non
     for message in ruling.messages:
         said = effects.publish(subject_of(message), message)
         if isinstance(message, TO_BE_BOOKED):
-            effects.afterwards(lambda said=said: host.progress.told(said))
+            effects.afterwards(lambda said=said: host.progress.told(said.id))
         if isinstance(message, StageChanged):
             host.log.info(
                 f"{message.kind}.{message.after}",

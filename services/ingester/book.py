@@ -118,7 +118,7 @@ class Taken(NamedTuple):
 
 
 def keep(effects: Effects, taken: Iterable[Taken]) -> None:
-    """Keep and tell all of it in one transaction. Like statements stand together: that is one call a kind."""
+    """Keep and tell all of it in one transaction."""
     known = [each for each in taken if each.row[3] is not None]  # else its beginning is not known yet: it waits
     for each in known:
         for candle in each.candles:

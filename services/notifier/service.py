@@ -13,8 +13,8 @@ from services.notifier.sending import Sender
 from services.notifier.settings import NotifierSettings
 from shared.contracts.errors import BadMessage
 from shared.contracts.execution import TradeClosed
-from shared.contracts.operations import Progress
-from shared.contracts.subjects import PROGRESS, SUBJECTS
+from shared.contracts.operations import Health
+from shared.contracts.subjects import HEALTH, SUBJECTS
 from shared.contracts.times import from_ms
 from shared.contracts.wire import Message, message_id, open_envelope, unpack
 from shared.runtime.listening import Effects
@@ -62,17 +62,17 @@ async def serve(host: Host[NotifierSettings]) -> None:
         host.closers.append(sender.stop)
         host.spawn(sender.run(), channel.name)
     host.spawn(sum_days_up(), "daily")
-    await host.bus.hear(f"{PROGRESS.root}.engine", market_time(host, daily.time_is))
+    await host.bus.hear(f"{HEALTH.root}.engine", market_time(host, daily.time_is))
     await host.listen(dict.fromkeys(HEARD, on_message), LINGER_S)
     host.log.info("channels", names=names)
 
 
 def market_time(host: Host[NotifierSettings], time_is: Callable[[datetime], None]) -> Callable[[str, bytes], None]:
-    """Hears from the engine's progress how far the market has come: bars are not for this service."""
+    """Hears from the engine's word on itself how far the market has come: bars are not for this service."""
 
-    def on_progress(_subject: str, payload: bytes) -> None:
+    def on_health(_subject: str, payload: bytes) -> None:
         try:
-            said = open_envelope(unpack(payload), Progress)
+            said = open_envelope(unpack(payload), Health)
         except BadMessage:
             return  # it is said again within a second
         if said.at:
@@ -80,7 +80,7 @@ def market_time(host: Host[NotifierSettings], time_is: Callable[[datetime], None
             host.clock.saw(now)
             time_is(now)
 
-    return on_progress
+    return on_health
 
 
 SERVICE = Service("notifier", NotifierSettings, serve, TABLES)

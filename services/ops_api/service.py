@@ -14,7 +14,7 @@ from services.ops_api.status import Watch
 from services.ops_api.tables import TABLES
 from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeReading
-from shared.contracts.subjects import BAR_CLOSED, HEALTH, PROGRESS, REGIME_READING
+from shared.contracts.subjects import BAR_CLOSED, HEALTH, REGIME_READING
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
@@ -53,7 +53,6 @@ async def serve(host: Host[OpsSettings]) -> None:
         effects.afterwards(lambda: comparison.heard(reading))
 
     await host.bus.hear(HEALTH.wildcard, watch.on_health)
-    await host.bus.hear(PROGRESS.wildcard, watch.on_progress)
     await host.listen({**handlers, BAR_CLOSED: on_bar_reached, REGIME_READING: on_reading_kept}, LINGER_S)
     host.spawn(pulse.beat_for_ever(), "pulse")
     host.spawn(comparison.compare_for_ever(), "comparison")

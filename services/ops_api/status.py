@@ -10,7 +10,7 @@ import msgspec
 from services.ops_api.now import Now
 from services.ops_api.settings import OpsSettings
 from shared.contracts.errors import BadMessage
-from shared.contracts.operations import Health, Progress
+from shared.contracts.operations import Health
 from shared.contracts.risk import TradingState
 from shared.contracts.subjects import SERVICES
 from shared.contracts.times import timeframe_ms, to_ms
@@ -97,12 +97,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watch:
-    """Hears health and progress, which are not kept, and puts them beside what is true now."""
+    """Hears health, which is not kept, and puts it beside what is true now."""
 
     def __init__(self, now: Now, settings: OpsSettings, clock: Clock) -> None:
         self._now, self._settings, self._clock = now, settings, clock
         self._health: dict[str, tuple[Health, float]] = {}
-        self._progress: dict[str, bytes] = {}
         self.undecodable = 0
 
     def on_health(self, _subject: str, payload: bytes) -> None:
@@ -113,20 +112,6 @@ class Watch:
             self.undecodable += 1  # it is said again within a second
             return
         self._health[said.service] = said, self._clock.monotonic()
-
-    def on_progress(self, subject: str, payload: bytes) -> None:
-        """How far a service has come: said at each bar, read when somebody looks."""
-        self._progress[subject.rpartition(".")[2]] = payload
-
-    def _progress_of(self, name: str) -> Progress | None:
-        payload = self._progress.get(name)
-        if payload is None:
-            return None
-        try:
-            return open_envelope(unpack(payload), Progress)
-        except BadMessage:
-            self.undecodable += 1
-            return None
 
     def status(self) -> Status:
         """The house at this moment."""
@@ -157,23 +142,22 @@ class Watch:
         if name not in self._health:
             return ServiceStatus(service=name, health="unheard")
         health, heard_at = self._health[name]
-        progress = self._progress_of(name)
         is_silent = self._clock.monotonic() - heard_at > SILENT_AFTER_S
         return ServiceStatus(
             service=name,
             health="silent" if is_silent else "ready" if health.ready else "waiting",
             waiting_for=health.waiting_for,
-            holding=progress.holding if progress else "",
-            lag_bars=self._lag(progress) if progress else None,
+            holding=health.holding,
+            lag_bars=self._lag(health.at),
             version=health.version,
             restarts=health.restarts,
         )
 
-    def _lag(self, progress: Progress) -> int | None:
+    def _lag(self, at: dict[str, int]) -> int | None:
         lags = [
-            max(0, to_ms(bar.opened_at) - progress.at[series]) // timeframe_ms(bar.timeframe)
+            max(0, to_ms(bar.opened_at) - at[series]) // timeframe_ms(bar.timeframe)
             for series, bar in self._now.bars.items()
-            if series in progress.at
+            if series in at
         ]
         return max(lags, default=None)
 

@@ -8,6 +8,7 @@ next decision is made. Trades of one epoch are summed: a preset that was right t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -155,6 +156,18 @@ class ParamController:
             return True
         age = (reading.opened_at - current.decided_on) // timeframe_length(reading.timeframe)
         return age >= self.policy.epoch_bars
+
+    def idle_until(self, reading: RegimeReading) -> datetime:
+        """Opened-at of the first bar after this reading's on which a decision of its series may fall due."""
+        length = timeframe_length(reading.timeframe)
+        soonest = reading.opened_at + length
+        epochs = (
+            soonest
+            if sleeve.current is None or sleeve.current.preset_id not in sleeve.admitted(soonest + length)
+            else sleeve.current.decided_on + self.policy.epoch_bars * length
+            for sleeve in self.hear(reading)
+        )
+        return max(soonest, min(epochs, default=soonest))
 
     def turn(self, sleeve: Sleeve, reading: RegimeReading) -> Turn | None:
         """End the epoch and begin the next, if that is due. Everything up to this reading's close must be known."""

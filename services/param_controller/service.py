@@ -23,7 +23,7 @@ from services.param_controller.memory import (
     recall,
 )
 from services.param_controller.settings import ParamSettings
-from services.param_controller.sleeves import Policy, key_of, series_of
+from services.param_controller.sleeves import Policy, Series, key_of, series_of
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
 from shared.contracts.regime import RegimeReading
@@ -61,8 +61,10 @@ async def serve(host: Host[ParamSettings]) -> None:
     await host.progress.hear_others(["engine"])
 
     async def on_reading(reading: RegimeReading, effects: Effects) -> None:
-        controller.hear(reading)
-        effects.add(keep_reading(reading))
+        if any(controller.may_be_due(sleeve, reading) for sleeve in controller.hear(reading)):
+            effects.add(keep_reading(reading))  # a start goes on from it
+        else:
+            effects.comes_again()
         cause = effects.cause
         effects.afterwards(lambda: go_on_from(reading, cause))
 
@@ -72,7 +74,13 @@ async def serve(host: Host[ParamSettings]) -> None:
         if any(controller.may_be_due(sleeve, reading) for sleeve in controller.hear(reading)):
             hold.enter_context(host.progress.hold(f"decision {reading.symbol}"))
             host.spawn(decide(reading, cause, hold), f"decide {reading.symbol}")
-        host.progress.reached(reading.venue, reading.symbol, reading.timeframe, reading.opened_at)
+        series = reading.venue, reading.symbol, reading.timeframe
+        idle_until_ms = to_ms(controller.idle_until(reading))
+        host.progress.reached(*series, reading.opened_at, idle_until_ms=idle_until_ms)
+
+    def idle_again(reading: RegimeReading) -> None:
+        """What may fall due after this reading has changed."""
+        host.progress.is_idle_until(reading.symbol, reading.timeframe, to_ms(controller.idle_until(reading)))
 
     async def decide(reading: RegimeReading, cause: Envelope | None, hold: ExitStack) -> None:
         with hold:
@@ -82,6 +90,7 @@ async def serve(host: Host[ParamSettings]) -> None:
 
     async def turn(reading: RegimeReading, cause: Envelope | None, effects: Effects) -> None:
         effects.cause = cause
+        effects.afterwards(lambda: idle_again(reading))
         for sleeve in controller.hear(reading):
             held = sleeve.holding
             made = controller.turn(sleeve, reading)
@@ -94,7 +103,7 @@ async def serve(host: Host[ParamSettings]) -> None:
                 effects.publish(PARAM_OUTCOME, made.lesson.outcome)
             effects.add(keep_decision(sleeve.key, made.decision))
             told = effects.publish(PARAM_DECISION, made.decision)
-            effects.afterwards(lambda told=told: host.progress.told(told))
+            effects.afterwards(lambda told=told: host.progress.told(told.id))
             host.log.info(
                 "param.decision",
                 sleeve=".".join(sleeve.key),
@@ -115,6 +124,9 @@ async def serve(host: Host[ParamSettings]) -> None:
         arm = controller.promote(said) if isinstance(said, PresetPromoted) else controller.demote(said)
         if arm is not None:
             effects.add(keep_arm(key_of(said), said.preset_id, arm))
+        last = controller.readings.get(Series(said.venue, said.symbol, said.timeframe))
+        if last is not None:
+            effects.afterwards(lambda: idle_again(last))
         effects.afterwards(lambda: host.progress.booked(message_id(said)))
 
     if host.web is not None:

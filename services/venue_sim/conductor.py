@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from services.venue_sim.exchange import Trade
-from services.venue_sim.pace import LockStep
+from services.venue_sim.pace import LockStep, StepTimes
 from services.venue_sim.venue import Venue
 from shared.contracts.errors import BadMessage
 from shared.contracts.operations import Progress
@@ -42,6 +42,7 @@ class Conductor:
         self._health = health
         self._hang_up_every_bars = hang_up_every_bars
         self._steps = 0
+        self._times = StepTimes()
         self._somebody_came = asyncio.Event()
         self._fills: list[int] = []
 
@@ -69,8 +70,10 @@ class Conductor:
             if self._speed is not None:
                 next_at = max(next_at + 1.0 / self._speed, self._clock.monotonic())
                 await asyncio.sleep(next_at - self._clock.monotonic())
+            began, bars = self._clock.monotonic(), sum(self._told().values())
             await self._step()
-            await self._until_all_came()
+            waited_for = await self._until_all_came()
+            self._times.took(self._clock.monotonic() - began, sum(self._told().values()) - bars, waited_for)
         self.finished = True
         log.info("market.finished", bars=self._told())
 
@@ -81,11 +84,14 @@ class Conductor:
             self.venue.market_streams.hang_up()  # and this bar's frame is lost with the stream
         await self.venue.close_bars()
 
-    async def _until_all_came(self, fills: Sequence[Trade] = ()) -> None:
+    async def _until_all_came(self, fills: Sequence[Trade] = ()) -> set[str]:
+        """Returns whom we waited for, and why."""
         self._fills = [trade.id for trade in fills]
         named: set[str] = set()
+        waited_for: set[str] = set()
         began = self._clock.monotonic()
         while waiting := self.waiting_for:
+            waited_for.update(waiting)
             self._somebody_came.clear()
             try:
                 async with asyncio.timeout(1.0):
@@ -96,6 +102,7 @@ class Conductor:
                 self._name(named, set(waiting))
         self._name(named, set())
         self._fills = []
+        return waited_for
 
     def _name(self, named: set[str], waiting: set[str]) -> None:
         """Say whom the market waits for, in the log and in its health; nobody once they came."""
@@ -121,6 +128,7 @@ class Conductor:
             "gaps": {each.symbol: tape.missing(each.symbol) for each in tape.instruments},
             "finished": self.finished,
             "speed": self._speed if self._speed is not None else "max",
+            "pace": self._times.shown(),
             "lockstep": list(self._lockstep.services),
             "waiting_for": self.waiting_for,
             "subscriptions": self.venue.market_streams.subscriptions,

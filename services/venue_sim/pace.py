@@ -1,13 +1,15 @@
 """When the market takes its next step: so many bars a second, or as fast as everyone has come. Pure.
 
-Lock-step is one wait. A service has come when its progress names the last bar told of every instrument, it holds
-nothing back, it has taken in what others told it must know before it decides, and it has booked the fills of resting
-orders.
+Lock-step is one wait. A service has come when its progress names the last bar told of every instrument, or a later one
+until which it has nothing to do, it holds nothing back, it has taken in what others told it must know before it
+decides, and it has booked the fills of resting orders.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
+from statistics import median
 
 from shared.contracts.operations import Progress
 from shared.contracts.subjects import BAR_CLOSED, SUBJECTS
@@ -15,6 +17,9 @@ from shared.contracts.subjects import BAR_CLOSED, SUBJECTS
 HEARERS = {subject.message.__name__: frozenset(subject.heard_by) for subject in SUBJECTS}
 FOLLOWERS = frozenset(BAR_CLOSED.spoken_by) | frozenset(BAR_CLOSED.heard_by)
 REMEMBERED = 4096  # ids kept of each service; a Progress carries its last 256, and one is said at least each second
+WORK = ("training", "search", "verdict")  # what a service holds its progress for, besides the loop's own decisions
+STEPS_KEPT = 4096
+JUDGE = "governor"  # it is not waited for, but others must have booked what it told
 BOOKKEEPER = "engine"  # it alone has orders at the venue
 
 
@@ -31,6 +36,11 @@ class LockStep:
         self._told: dict[str, None] = {}  # a dict keeps the order
         self._booked: dict[str, dict[str, None]] = {name: {} for name in self.services}
         self._owed: dict[str, dict[str, None]] = {name: {} for name in self.services}  # told, and not booked yet
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Whose progress matters here."""
+        return tuple(dict.fromkeys((*self.services, JUDGE))) if self.services else ()
 
     def hear(self, progress: Progress) -> None:
         """Take a service's word. Those that are not waited for may say what others must book."""
@@ -70,7 +80,11 @@ class LockStep:
             return "has said nothing yet"
         if progress.holding:
             return progress.holding
-        behind = [series for series, opened_at in last_bars.items() if progress.at.get(series, -1) < opened_at]
+        behind = [
+            series
+            for series, opened_at in last_bars.items()
+            if progress.at.get(series, -1) < opened_at and progress.idle_until.get(series, 0) <= opened_at
+        ]
         if behind:
             return f"is behind on {', '.join(behind)}"
         if self._owed[name]:
@@ -82,6 +96,33 @@ class LockStep:
             if absent:
                 return f"has not booked trade {absent[0]}"
         return ""
+
+
+class StepTimes:
+    """How long the steps of a lock-step took, in seconds: those of the loop itself, and those that waited for work."""
+
+    def __init__(self) -> None:
+        self._steps: deque[float] = deque(maxlen=STEPS_KEPT)
+        self._bars = 0
+        self._steps_s = 0.0
+        self._work_s = 0.0
+
+    def took(self, seconds: float, bars: int, reasons: Iterable[str]) -> None:
+        """A step of so many bars. `reasons` are what was waited for, as `LockStep.waiting_for` says it."""
+        if any(f"({work}" in reason for reason in reasons for work in WORK):
+            self._work_s += seconds
+            return
+        self._steps.append(seconds)
+        self._bars += bars
+        self._steps_s += seconds
+
+    def shown(self) -> dict[str, float]:
+        """For people: the median step, bars a second, and the time that went to work on top."""
+        return {
+            "step_p50_ms": round(1e3 * median(self._steps), 2) if self._steps else 0.0,
+            "bars_per_s": round(self._bars / self._steps_s, 1) if self._steps_s else 0.0,
+            "work_s": round(self._work_s, 2),
+        }
 
 
 def _remember(kept: dict[str, None], ids: Iterable[str]) -> None:

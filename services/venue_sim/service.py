@@ -35,9 +35,10 @@ async def serve(host: Host[VenueSettings]) -> None:
     venue = Venue(tape, Exchange(tape.instruments, quotes, costs), host.store, host.clock)
     await venue.recover()
     is_fast = settings.speed == "max"
+    lockstep = LockStep(settings.lockstep if is_fast else (), goes_on=tape.has_begun)
     conductor = Conductor(
         venue,
-        LockStep(settings.lockstep if is_fast else (), goes_on=tape.has_begun),
+        lockstep,
         None if settings.speed == "max" else settings.speed,
         host.clock,
         host.health,
@@ -48,7 +49,8 @@ async def serve(host: Host[VenueSettings]) -> None:
 
         keys = Keys(settings.api_key, settings.api_secret.get_secret_value())
         host.web.include_router(routes(venue, conductor, keys, host.clock))
-    await host.bus.hear(PROGRESS.wildcard, conductor.on_progress)
+    for name in lockstep.speakers:
+        await host.bus.hear(f"{PROGRESS.root}.{name}", conductor.on_progress)
     host.spawn(conductor.run(), "market")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -34,6 +35,7 @@ TABLES = (
     "create table trades (id integer primary key, content blob not null)",
     "create table balances (asset text primary key, free text not null, locked text not null) without rowid",
 )
+OPEN_BARS_EVERY_S = 0.25  # Binance: a second or two. A market in lock-step closes hundreds of bars in that time
 DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
 UNKNOWN_KEPT = 200  # different unknown paths that are listed; all are counted
 
@@ -54,6 +56,7 @@ class Venue:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._reports = 0
+        self._told_open_s = -math.inf
         self._symbols = {to_binance(each.symbol): each for each in tape.instruments}
 
     async def recover(self) -> None:
@@ -118,10 +121,7 @@ class Venue:
             self._clock.saw(from_ms(self.tape.now))
             for symbol, bar in closed:
                 self._tell_candle(symbol, bar, is_closed=True)
-            for symbol, _ in closed:
-                upcoming = self.tape.open_bar(symbol)
-                if upcoming is not None:
-                    self._tell_candle(symbol, dialect.just_opened(upcoming), is_closed=False)
+            self._tell_open_bars(symbol for symbol, _ in closed)
             return [symbol for symbol, _ in closed]
 
     @property
@@ -283,6 +283,17 @@ class Venue:
     def _touched(self, order: Order) -> dict[str, Balance]:
         instrument = self.exchange.instruments[order.symbol]
         return {asset: self.exchange.balances[asset] for asset in (instrument.base, instrument.quote)}
+
+    def _tell_open_bars(self, symbols: Iterable[str]) -> None:
+        """The bars that have just opened, at most so often in wall time, as Binance tells open candles."""
+        now_s = self._clock.monotonic()
+        if now_s - self._told_open_s < OPEN_BARS_EVERY_S:
+            return
+        self._told_open_s = now_s
+        for symbol in symbols:
+            upcoming = self.tape.open_bar(symbol)
+            if upcoming is not None:
+                self._tell_candle(symbol, dialect.just_opened(upcoming), is_closed=False)
 
     def _tell_candle(self, symbol: str, bar: Candle, *, is_closed: bool) -> None:
         stream = f"{to_binance(symbol).lower()}@kline_{self.tape.timeframe}"

@@ -4,7 +4,8 @@ Two things are done differently from nats-py's own subscriptions, both for order
 
 - A consumer is made anew at each start and reconnect, from the time of the last message that was taken, and nothing is
   acknowledged. Otherwise what was lost with a connection comes back only after its ack time-out, behind newer messages.
-- One long pull is kept open, answered into a queue. `fetch` asks twice a batch and costs 0.28 of the speed.
+- One long pull is kept open, answered into a queue. `fetch` asks twice a batch and costs 0.28 of the speed. Who lets
+  batches gather asks for all that is there, now and then: one burst is one wake-up, of the server as well.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -13,6 +14,7 @@ Two things are done differently from nats-py's own subscriptions, both for order
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -63,6 +65,7 @@ class NatsBus:
         self._streams: JetStreamContext = client.jetstream(timeout=5.0)
         self._quick: JetStreamContext = client.jetstream(timeout=CONSUMER_TIMEOUT_S)
         self._pulls: list[_Pull] = []
+        self._receipts = _Receipts(client)
         self._bucket: KeyValue | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing = False
@@ -163,22 +166,8 @@ class NatsBus:
             )
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
-        answers = await asyncio.gather(*(self._publish(message) for message in batch), return_exceptions=True)
-        for message, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, asyncio.CancelledError):
-                raise answer
-            if isinstance(answer, APIError):
-                raise BadMessage(f"{message.subject} was refused by JetStream: {answer}") from answer
-            if isinstance(answer, BaseException):
-                raise TryAgain(f"{message.subject} was not acknowledged: {answer or type(answer).__name__}") from answer
-
-    async def _publish(self, message: Outgoing) -> None:
-        await self._streams.publish(
-            message.subject,
-            message.payload,
-            timeout=PUBLISH_TIMEOUT_S,
-            headers={"Nats-Msg-Id": message.message_id},
-        )
+        if batch:
+            await self._receipts.publish(batch)
 
     async def consume(
         self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
@@ -254,6 +243,52 @@ class NatsBus:
         await self._client.close()
 
 
+class _Receipts:
+    """Publishes, and hears JetStream's word on each message, all on one subscription. No task and no timer a message."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = ""
+        self._numbers = itertools.count()
+        self._awaited: dict[str, asyncio.Future[bytes]] = {}  # by the subject on which the word comes
+
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        """See `Bus.publish`; at least one message."""
+        if not self._inbox:
+            self._inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_receipt)
+        loop = asyncio.get_running_loop()
+        receipts = {f"{self._inbox}.{next(self._numbers)}": loop.create_future() for _ in batch}
+        self._awaited |= receipts
+        message = batch[0]
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                for subject, message in zip(receipts, batch, strict=True):
+                    headers = {"Nats-Msg-Id": message.message_id}
+                    await self._client.publish(message.subject, message.payload, subject, headers)
+                for receipt, message in zip(receipts.values(), batch, strict=True):
+                    _check_receipt(message, await receipt)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise TryAgain(f"{message.subject} was not acknowledged: {error or type(error).__name__}") from error
+        finally:
+            for subject in receipts:
+                self._awaited.pop(subject, None)
+
+    async def _on_receipt(self, message: Msg) -> None:
+        receipt = self._awaited.get(message.subject)
+        if receipt is not None and not receipt.done():
+            receipt.set_result(message.data)
+
+
+def _check_receipt(message: Outgoing, said: bytes) -> None:
+    """Raise when it is none: no data where no stream takes the subject, or while JetStream is away."""
+    if not said:
+        raise TryAgain(f"{message.subject} was not acknowledged: no stream takes it now")
+    error = json.loads(said).get("error")
+    if error is not None:
+        raise BadMessage(f"{message.subject} was refused by JetStream: {error.get('description', error)}")
+
+
 class _Pull:
     """One long pull on one consumer, answered into a queue, begun anew on reconnect and when the server falls silent."""
 
@@ -311,7 +346,9 @@ class _Pull:
             batch = await self._next()
             if batch:
                 await self._take([Delivery(m.subject, m.data, m.metadata.timestamp) for m in batch])
-                await asyncio.sleep(0)  # the others' turn: taking may never have waited
+                await asyncio.sleep(self._linger_s)  # 0: the others' turn, taking may never have waited
+                if self._linger_s and not self._anew:
+                    await self._ask()
 
     async def _next(self) -> list[Msg]:
         """What is queued, at least one message; empty when delivery begins anew."""
@@ -322,8 +359,6 @@ class _Pull:
             if self._client.is_connected:  # else the reconnect begins anew
                 self._anew = True
             return []
-        if self._linger_s and self._queue and len(self._queue) < BATCH and not self._finishing:
-            await asyncio.sleep(self._linger_s)  # let a batch gather
         if self._anew or self._finishing:
             return []
         batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
@@ -371,6 +406,8 @@ class _Pull:
         self._left = BATCH
         self._asked += 1
         request = {"batch": BATCH, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
+        if self._linger_s:  # all that is there, else the first that comes; then this pull is over
+            request["no_wait"] = True
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         await self._client.publish(subject, json.dumps(request).encode(), f"{self._inbox}.{self._asked}")
 
@@ -381,9 +418,10 @@ class _Pull:
             status = (message.headers or {}).get("Status")
             if status is None:
                 self._queue.append(message)
-                self._wake.set()
                 self._left -= 1
-                if self._left <= 0:  # a used-up pull sends no status: count
+                if not self._linger_s or self._left <= 0:
+                    self._wake.set()
+                if not self._linger_s and self._left <= 0:  # a used-up pull sends no status: count
                     await self._ask()
             elif status == "100":
                 if not self._queue and not self._anew:
@@ -391,7 +429,10 @@ class _Pull:
             elif status == "409" and "Consumer Deleted" in (message.headers or {}).get("Description", ""):
                 self.begin_anew()
             elif message.subject == f"{inbox}.{self._asked}":  # 404, 408, 409: this pull is over
-                await self._ask()
+                if self._linger_s and self._queue:
+                    self._wake.set()  # what had gathered; asked again some time after it is taken
+                else:
+                    await self._ask()
 
         return on_message
 

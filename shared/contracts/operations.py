@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 from shared.contracts.times import to_ms
 from shared.contracts.wire import Message, require, require_token
 
@@ -14,7 +16,8 @@ class Progress(Message, frozen=True, kw_only=True):
 
     `at` holds "SYMBOL.TIMEFRAME" -> opened-at of the last bar (ms). `booked` names what else it has taken in
     (message ids of promotions and decisions, trade ids), `told` what it said that others must book before they
-    decide on this bar, oldest first: each second the last 256, in between what is new since. Core NATS.
+    decide on this bar, oldest first: each second the last 256, in between what is new since. Before the bar that
+    `idle_until` names nobody need wait for it, as long as nothing is said to it that it must book. Core NATS.
     """
 
     service: str
@@ -23,6 +26,9 @@ class Progress(Message, frozen=True, kw_only=True):
     booked: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     holding: str = ""  # why it does not go on yet: "training BTC-USDT", "gate 3f2a..."
+    idle_until: dict[str, int] = msgspec.field(
+        default_factory=dict[str, int]
+    )  # series -> opened-at (ms) of the first bar on which it may have something to do
     said_at: datetime
 
     def __post_init__(self) -> None:
@@ -38,13 +44,15 @@ class Progress(Message, frozen=True, kw_only=True):
 
 
 class Health(Message, frozen=True, kw_only=True):
-    """A service's own word on itself, each second on core NATS."""
+    """A service's own word on itself, for people: each second, on core NATS."""
 
     service: str
     ready: bool
     waiting_for: tuple[str, ...]  # what keeps it from being ready
     version: str
     restarts: int
+    at: dict[str, int] = msgspec.field(default_factory=dict[str, int])  # how far it has come, as in Progress
+    holding: str = ""
     said_at: datetime
 
     def __post_init__(self) -> None:

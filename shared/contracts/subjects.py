@@ -228,8 +228,8 @@ NOTIFIED = Subject("notify.{channel}", operations.Notified, OPS, ("notifier",), 
 AUDITED = Subject("audit.{service}", operations.Audited, OPS, EVERYONE, ("ops_api",))
 PARKED = Subject("dlq.{stream}", operations.Parked, OPS, EVERYONE, ("ops_api", "notifier"))
 # core NATS, not kept
-PROGRESS = Subject("progress.{service}", operations.Progress, None, EVERYONE, EVERYONE)
-HEALTH = Subject("health.{service}", operations.Health, None, EVERYONE, ("ops_api",))
+PROGRESS = Subject("progress.{service}", operations.Progress, None, EVERYONE, ("venue_sim", "param_controller"))
+HEALTH = Subject("health.{service}", operations.Health, None, EVERYONE, ("ops_api", "notifier"))
 
 
 SUBJECTS: tuple[Subject[Any], ...] = tuple(

@@ -33,6 +33,7 @@ Handler = Callable[[Any, "Effects"], Awaitable[None]]
 MARGIN = timedelta(seconds=2)  # a stream is taken again from this much before its position; the inbox knows the rest
 RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 RECENT_IDS = 100_000  # of the inbox, kept in memory: 15 MB at the most
+UNWRITTEN = 256  # rows on messages that led to nothing, which are written with what comes next, at most
 ROUND = 256  # messages that the pump publishes together
 OUTBOX_KEPT = 20_000  # rows that were told and are kept, to tell a lost stream tail again
 OUTBOX_FULL = 1000  # rows waiting above which progress is held back
@@ -48,34 +49,36 @@ class Effects:
         self._statements: list[Statement] = []
         self._after: list[Callable[[], None]] = []
         self._told: list[Outgoing] = []
+        self.is_nothing = True  # but for having heard
         self.must_last = False  # a handled message asks for the disk
         self.can_come_again = False  # the one that is being handled does not
         self.cause: Envelope | None = None  # the message that is being handled
 
     def execute(self, sql: str, *values: Any) -> None:
         """Write this with everything else."""
-        self._statements.append(Statement(sql, values))
+        self.add(Statement(sql, values))
 
     def keep_fact(self, name: str, value: bytes) -> None:
         """Keep a small value by name (see `Store.fact`)."""
-        self._statements.append(keep_fact(name, value))
+        self.add(keep_fact(name, value))
 
-    def publish(self, subject: Subject[M], message: M) -> str:
-        """Tell this after the commit, exactly once. Returns its id."""
+    def publish(self, subject: Subject[M], message: M) -> Envelope:
+        """Tell this after the commit, exactly once. Returns what is told."""
         envelope = wrap(message, self._listener.service, self.cause)
         outgoing = Outgoing(subject.of(message), pack(envelope), envelope.id)
         self._told.append(outgoing)
-        self._statements.append(to_tell(outgoing))
-        return envelope.id
+        self.add(to_tell(outgoing))
+        return envelope
 
     def afterwards(self, call: Callable[[], None]) -> None:
         """Call this when the commit is done: to tell progress, to wake someone."""
         self._after.append(call)
 
     def comes_again(self) -> None:
-        """The message that is being handled moved no money: its commit need not wait for the disk.
+        """The message that is being handled may be heard again: the same follows from it, under the same ids (ADR 6).
 
-        A power cut may then take it back, with all that it led to and the stream's position: the stream tells it again.
+        Its commit need not wait for the disk: a power cut takes it back with all that it led to and the stream's
+        position. If nothing was written for it, it is not committed by itself at all.
         """
         self.can_come_again = True
 
@@ -96,6 +99,11 @@ class Effects:
     def add(self, *statements: Statement) -> None:
         """Statements made elsewhere."""
         self._statements.extend(statements)
+        self.is_nothing &= not statements
+
+    def note(self, statement: Statement) -> None:
+        """What was heard, or how far: of no use to anybody without an effect."""
+        self._statements.append(statement)
 
 
 class Listener:
@@ -112,6 +120,7 @@ class Listener:
         self._drained = asyncio.Event()
         self._batches = 0
         self._recent: dict[str, None] = {}  # a dict keeps the order
+        self._unwritten: list[Statement] = []  # that something was heard which led to nothing
         self._inbox_is_in_memory = True
         self.counters: dict[str, int] = defaultdict(int)
 
@@ -198,7 +207,7 @@ class Listener:
             known.add(envelope.id)
             self._recent[envelope.id] = None
             effects.cause, effects.can_come_again = envelope, False
-            effects.add(heard(envelope.id, delivery.stored_at))
+            effects.note(heard(envelope.id, delivery.stored_at))
             subject, handler = found
             try:
                 message = open_envelope(envelope, subject.message)
@@ -213,7 +222,7 @@ class Listener:
         effects.cause = None
         self._let_go()
         self._positions[stream.name] = batch[-1].stored_at
-        effects.add(position(stream.name, batch[-1].stored_at))
+        effects.note(position(stream.name, batch[-1].stored_at))
         self._batches += 1
         if self._batches % 500 == 0:
             effects.add(forget_heard(min(self._positions.values())))
@@ -258,11 +267,16 @@ class Listener:
         )
 
     async def commit(self, effects: Effects) -> None:
-        """One transaction; then what waits for it is called, and the pump is woken."""
+        """One transaction; then what waits for it is called, and the pump is woken.
+
+        What may come again and led to nothing is written with what comes next: a crash has it heard again.
+        """
         statements, told, after = effects.take()
-        if statements:
-            await self._store.commit(statements, must_last=effects.must_last)
-        effects.must_last = False
+        self._unwritten += statements
+        if effects.must_last or not effects.is_nothing or len(self._unwritten) >= UNWRITTEN:
+            await self._store.commit(self._unwritten, must_last=effects.must_last)
+            self._unwritten = []
+        effects.is_nothing, effects.must_last = True, False
         if told:
             self._to_tell += told
             self._more.set()
@@ -326,6 +340,7 @@ class Listener:
         async with self._turn:
             await self._store.commit(
                 [
+                    *self._unwritten,
                     keep_fact("outbox.told", str(self._told_up_to).encode()),
                     keep_fact("clock.now", str(to_ms(self._clock.now())).encode()),
                 ]

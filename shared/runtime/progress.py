@@ -38,6 +38,7 @@ class ProgressKeeper:
         self._venue = ""
         self._at: dict[str, int] = {}
         self._shown: dict[str, int] = {}
+        self._idle_until: dict[str, int] = {}
         self._booked = _Ids()
         self._told = _Ids()
         self._holds: list[str] = []
@@ -49,16 +50,33 @@ class ProgressKeeper:
 
     # -- our own -----------------------------------------------------------------------------------------------------
 
-    def reached(self, venue: str, symbol: str, timeframe: str, opened_at: datetime) -> None:
+    def reached(self, venue: str, symbol: str, timeframe: str, opened_at: datetime, *, idle_until_ms: int = 0) -> None:
         """All that this bar caused is committed and answered. Call it after the commit (`effects.afterwards`)."""
         self._venue = venue
         self._at[f"{symbol}.{timeframe}"] = to_ms(opened_at)
+        self.is_idle_until(symbol, timeframe, idle_until_ms)
         self._changed.set()
 
-    def reaches(self, effects: Effects, venue: str, symbol: str, timeframe: str, opened_at: datetime) -> None:
+    def is_idle_until(self, symbol: str, timeframe: str, opened_ms: int) -> None:
+        """Nothing can fall due here before this bar (0: the next one), whatever bars say. See `Progress.idle_until`.
+
+        What we book may change it: then say so before `booked`.
+        """
+        self._idle_until[f"{symbol}.{timeframe}"] = opened_ms
+
+    def reaches(
+        self,
+        effects: Effects,
+        venue: str,
+        symbol: str,
+        timeframe: str,
+        opened_at: datetime,
+        *,
+        idle_until_ms: int = 0,
+    ) -> None:
         """`reached` with these effects' commit, and kept by it: a start knows how far we had come."""
         effects.keep_fact(f"{FACT}{venue}.{symbol}.{timeframe}", str(to_ms(opened_at)).encode())
-        effects.afterwards(lambda: self.reached(venue, symbol, timeframe, opened_at))
+        effects.afterwards(lambda: self.reached(venue, symbol, timeframe, opened_at, idle_until_ms=idle_until_ms))
 
     async def recover(self, store: Store) -> None:
         """Read back how far we had come."""
@@ -77,6 +95,16 @@ class ProgressKeeper:
         self._told.add(ids)
         self._changed.set()
 
+    @property
+    def at(self) -> dict[str, int]:
+        """How far we said that we have come."""
+        return self._shown
+
+    @property
+    def holding(self) -> str:
+        """What keeps our progress back, "" for nothing."""
+        return self._holds[0] if self._holds else ""
+
     @contextmanager
     def hold(self, reason: str) -> Generator[None]:
         """Within, progress stays where it is: enter it before the bar that made the work due is reached."""
@@ -91,19 +119,21 @@ class ProgressKeeper:
     async def say_for_ever(self) -> None:
         """Say it after each change; and each second whole, so that a lost message costs a beat and not a hang."""
         loop = asyncio.get_running_loop()
-        beat_at = loop.time()
+        is_beat = True
+
+        def beat() -> None:
+            nonlocal is_beat
+            is_beat = True
+            self._changed.set()
+
         while True:
-            try:
-                async with asyncio.timeout(max(0.0, beat_at - loop.time())):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            is_beat = loop.time() >= beat_at
-            if is_beat:
-                beat_at = loop.time() + BEAT_S
             message = self._message(is_beat)
+            if is_beat:
+                is_beat = False
+                loop.call_later(BEAT_S, beat)
             await self._bus.say(PROGRESS.of(message), pack(wrap(message, self.service)))
+            await self._changed.wait()
+            self._changed.clear()
 
     def _message(self, is_beat: bool) -> Progress:
         if not self._holds and not self.is_held_back():
@@ -114,7 +144,8 @@ class ProgressKeeper:
             at=self._shown,
             booked=self._booked.to_say(is_beat),
             told=self._told.to_say(is_beat),
-            holding=self._holds[0] if self._holds else "",
+            holding=self.holding,
+            idle_until=self._idle_until,
             said_at=self._clock.wall(),
         )
 

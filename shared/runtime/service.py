@@ -166,6 +166,8 @@ class Host(Generic[S]):
                 waiting_for=tuple(self.waiting_for()),
                 version=code_version(),
                 restarts=self.settings.restarts,
+                at=self.progress.at,
+                holding=self.progress.holding,
                 said_at=self.clock.wall(),
             )
             await self.bus.say(HEALTH.of(message), pack(wrap(message, self.name)))

@@ -6,7 +6,6 @@ Besides a service's own tables each file holds `inbox` (what was heard), `outbox
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
@@ -133,8 +132,8 @@ class Store:
                 self._writer.execute(WAIT_FOR_DISK if must_last else DO_NOT_WAIT)
             self._writer.execute("begin immediate")
             try:
-                for sql, group in itertools.groupby(statements, key=lambda statement: statement.sql):
-                    self._writer.executemany(sql, [statement.row for statement in group])
+                for sql, row in statements:
+                    self._writer.execute(sql, row)
                 self._writer.execute("commit")
             except BaseException:
                 if self._writer.in_transaction:

@@ -125,6 +125,7 @@ async def serve_web(host: Host[Any], stop: asyncio.Event) -> None:
         lifespan="off",
         timeout_graceful_shutdown=1,
         ws="websockets-sansio",
+        ws_per_message_deflate=False,  # frames are short and stay on this machine
     )
     try:
         listening = _bind(settings)

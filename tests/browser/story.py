@@ -25,7 +25,7 @@ from shared.contracts import subjects as said
 from shared.contracts.execution import OrderSubmitted, PortfolioSnapshot, Position, Signal, TradeClosed, TradeFill
 from shared.contracts.governance import ModelPromoted, PresetPromoted, PresetRefused, StageChanged
 from shared.contracts.market import BarClosed
-from shared.contracts.operations import Health, Progress
+from shared.contracts.operations import Health
 from shared.contracts.parameters import ParamDecision, ParamOutcome, decision_id
 from shared.contracts.regime import RegimeName, RegimeReading
 from shared.contracts.times import to_ms
@@ -155,20 +155,22 @@ class Story:
     async def health(self, wall: datetime) -> None:
         """What every service says of itself."""
         services = {"ingester": 0, "engine": 0, "ml_service": 0, "param_controller": 0, "governor": 1, "notifier": None}
+        series = [f"{one.symbol}.{TIMEFRAME}" for one in self.instruments]
         for name in said.SERVICES:
             missing = ("bars",) if name == "backtest_suite" else ()
-            await self.teller.tell(
-                Health(service=name, ready=not missing, waiting_for=missing, version="0.1.0", restarts=0, said_at=wall),
-                name,
-            )
             lag = services.get(name)
-            if lag is not None:
-                reached = to_ms(self.at - MINUTE * (1 + lag))
-                series = {f"{one.symbol}.{TIMEFRAME}": reached for one in self.instruments}
-                holding = "evidence on 3f2a" if name == "governor" else ""
-                await self.teller.tell(
-                    Progress(service=name, venue=VENUE, at=series, holding=holding, said_at=wall), name
-                )
+            reached = {} if lag is None else dict.fromkeys(series, to_ms(self.at - MINUTE * (1 + lag)))
+            health = Health(
+                service=name,
+                ready=not missing,
+                waiting_for=missing,
+                version="0.1.0",
+                restarts=0,
+                at=reached,
+                holding="evidence on 3f2a" if name == "governor" else "",
+                said_at=wall,
+            )
+            await self.teller.tell(health, name)
 
     async def _bar(self, one: Instrument) -> None:
         bar = one.bar(self.at)

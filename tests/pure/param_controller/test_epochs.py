@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.param_controller.controller import ParamController
 from services.param_controller.sleeves import Key, Policy, Sleeve, Turn
@@ -341,3 +343,31 @@ def test_a_reading_is_decided_on_once() -> None:
     begun(of)
 
     assert hear(of, 0) is None
+
+
+@given(
+    entries=st.sets(st.integers(0, 119)),
+    exits=st.sets(st.integers(0, 119)),
+    demoted_at=st.none() | st.integers(1, 119),
+)
+def test_no_decision_falls_due_on_a_bar_for_which_it_was_said_that_nothing_can(
+    entries: set[int], exits: set[int], demoted_at: int | None
+) -> None:
+    of = controller()
+    other = another_preset(entry=30)
+    of.promote(promoted(other, START))
+    idle_until = START
+    for bar in range(120):
+        made = hear(of, bar)
+        if made is not None:
+            assert idle_until <= START + bar * MINUTE
+        current = sleeve(of).current
+        if current is not None and bar in entries:
+            of.on_execution(signal(bar, 1.0, current.decision_id))
+            of.on_execution(fill(bar))
+        if bar in exits:
+            of.on_execution(signal(bar, 0.0, ""))
+        idle_until = of.idle_until(reading(bar))
+        if current is not None and bar == demoted_at:
+            of.demote(demoted(current.preset_id, closed(bar)))
+            idle_until = of.idle_until(reading(bar))  # what was said before is taken back

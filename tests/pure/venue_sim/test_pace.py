@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from services.venue_sim.pace import LockStep
+from services.venue_sim.pace import LockStep, StepTimes
 from shared.contracts.operations import Progress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,6 +21,23 @@ def test_a_service_that_was_never_heard_is_waited_for_by_name() -> None:
     lockstep = LockStep(["engine", "ml_service"])
     lockstep.hear(progress("engine"))
     assert lockstep.waiting_for(LAST) == ["ml_service (has said nothing yet)"]
+
+
+def test_who_is_idle_until_a_later_bar_is_waited_for_only_there() -> None:
+    lockstep = LockStep(["backtest_suite"])
+    idle = {"BTC-USDT.1m": 180_000, "ETH-USDT.1m": 120_000}
+    lockstep.hear(progress("backtest_suite", btc=0, eth=60_000, idle_until=idle))
+    assert lockstep.waiting_for(LAST) == ["backtest_suite (is behind on ETH-USDT.1m)"]
+    lockstep.hear(progress("backtest_suite", btc=0, eth=120_000, idle_until=idle))
+    assert lockstep.waiting_for(LAST) == []
+    assert lockstep.waiting_for({**LAST, "BTC-USDT.1m": 180_000}) == ["backtest_suite (is behind on BTC-USDT.1m)"]
+
+
+def test_who_is_idle_must_still_book_what_it_was_told() -> None:
+    lockstep = LockStep(["param_controller"])
+    lockstep.hear(progress("param_controller", btc=0, eth=0, idle_until=dict.fromkeys(LAST, 10**9)))
+    lockstep.hear(progress("governor", told=("PresetDemoted:a",)))
+    assert lockstep.waiting_for(LAST) == ["param_controller (has not booked PresetDemoted:a)"]
 
 
 def test_the_market_waits_for_the_slowest_instrument() -> None:
@@ -67,3 +84,12 @@ def test_fills_of_resting_orders_are_booked_before_the_candle_is_told() -> None:
     lockstep.hear(progress("engine", booked=("17",)))
     lockstep.hear(progress("engine", booked=("TradeFill:sim.BTC-USDT.18",)))
     assert lockstep.waiting_for(LAST, fills=[17, 18]) == []
+
+
+def test_the_pace_is_that_of_the_loop_and_what_was_waited_for_stands_beside_it() -> None:
+    times = StepTimes()
+    for seconds in (0.002, 0.004, 0.006):
+        times.took(seconds, 2, ["engine (is behind on BTC-USDT.1m)", "param_controller (decision BTC-USDT)"])
+    times.took(1.5, 2, ["ml_service (training 2/4 BTC-USDT)"])
+    # 6 bars in 12 ms
+    assert times.shown() == {"step_p50_ms": 4.0, "bars_per_s": 500.0, "work_s": 1.5}

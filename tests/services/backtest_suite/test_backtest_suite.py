@@ -259,6 +259,7 @@ async def test_the_next_search_comes_after_its_time_in_the_market_and_not_before
     await house.tell(*BARS[HISTORY + 1 : HISTORY + 100])
     await house.until_at(BARS[HISTORY + 99])
     assert len(house.said(PRESET_CANDIDATE)) == 3
+    assert house.progress[-1].idle_until["BTC-USDT.1m"] == to_ms(BARS[HISTORY + 100].opened_at)  # nobody need wait
     await house.tell(BARS[HISTORY + 100])
     again = await house.candidates(6)
     assert again[-1].proposed_at == BARS[HISTORY + 100].closed_at

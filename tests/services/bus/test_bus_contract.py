@@ -125,6 +125,23 @@ async def test_messages_come_in_the_order_in_which_they_were_published(bus: Bus)
     assert all(a.stored_at <= b.stored_at for a, b in itertools.pairwise(heard))
 
 
+async def test_who_lets_batches_gather_misses_nothing_and_hears_what_comes_alone_at_once(bus: Bus) -> None:
+    ear = Ear()
+    await publish(bus, [outgoing(bar(n)) for n in range(300)])  # more than a batch
+    await bus.consume("ops_api", MD, [BAR_CLOSED.wildcard], ear.take, lambda: None, 0.05)
+    await ear.until(300)
+    for n in range(300, 340):
+        await publish(bus, [outgoing(bar(n))])
+
+    heard = await ear.until(340)
+
+    assert [unpack(d.payload).id for d in heard] == [message_id(bar(n)) for n in range(340)]
+
+
+async def test_publishing_nothing_is_no_error(bus: Bus) -> None:
+    await bus.publish([])
+
+
 async def test_the_same_message_id_is_stored_once(bus: Bus) -> None:
     ear = Ear()
     await publish(bus, [outgoing(bar(1)), outgoing(bar(1))])

@@ -22,7 +22,7 @@ from services.notifier.service import HEARD, SERVICE
 from services.notifier.settings import NotifierSettings
 from shared.bus.memory import MemoryBus, MemoryServer
 from shared.contracts import subjects as said
-from shared.contracts.operations import Alert, Notified, Progress
+from shared.contracts.operations import Alert, Health, Notified
 from shared.contracts.times import to_ms
 from shared.contracts.wire import Message, message_id, open_envelope, unpack
 from shared.runtime.clock import VenueClock
@@ -323,8 +323,16 @@ async def test_a_day_is_summed_up_once_it_is_over_by_venue_time(bus: MemoryServe
     midnight = datetime(2026, 3, 3, tzinfo=UTC)
 
     async def reached(at: datetime) -> None:
-        progress = Progress(service="engine", venue="sim", at={"BTC-USDT.1m": to_ms(at)}, said_at=at)
-        await tell(bus, progress)
+        health = Health(
+            service="engine",
+            ready=True,
+            waiting_for=(),
+            version="",
+            restarts=0,
+            at={"BTC-USDT.1m": to_ms(at)},
+            said_at=at,
+        )
+        await tell(bus, health)
 
     async with notifier(bus, settings(outside, "telegram", trades=False)) as host:
         await tell(bus, trade())  # at noon
