@@ -147,6 +147,7 @@ def test_one_that_raises_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     (failed,) = grid.failures
     assert failed.params["number"] == 4
     assert "raised ValueError at bar 3 (2024-01-01 03:00, open=" in failed.failure
+    assert failed.failure.endswith("raised on purpose")
     assert len(grid.best(10)) == 5
     assert again.computed == 0
     assert again.failures == [failed]
