@@ -44,15 +44,17 @@ from shared.trading.indicators import (
     value,
 )
 from shared.trading.kernel import copy, freeze, kernel, ring, same, thaw
-from shared.trading.strategies import all_strategies, find_strategy, load_strategies, load_strategy
-from shared.trading.strategy import Strategy, strategy
+from shared.trading.portfolio import Market
+from shared.trading.ranking import kth_largest, weigh_largest
+from shared.trading.strategies import all_strategies, find_strategy, load_all, load_any, load_strategies, load_strategy
+from shared.trading.strategy import PortfolioStrategy, Strategy, portfolio_strategy, strategy
 from shared.trading.trader import Trader
 from shared.trading.values import UNKNOWN, Bar, Regime, Target, flat, is_known, long, short
 
 if TYPE_CHECKING:
     from services.backtest_suite.data import Bars, read_bars
     from services.backtest_suite.notebook import backtest, grid
-    from shared.trading.columns import Columns
+    from shared.trading.columns import Columns, MarketColumns
     from shared.trading.compiled import (
         Failure,
         Run,
@@ -63,13 +65,15 @@ if TYPE_CHECKING:
         scan,
         vector_targets,
     )
+    from shared.trading.compiled.portfolios import PortfolioRun, PortfolioTerms, scan_portfolio
     from shared.trading.compiled.signals import targets_from_signals
 
 HEAVY = {
     **dict.fromkeys(("Bars", "read_bars"), "services.backtest_suite.data"),
     **dict.fromkeys(("backtest", "grid"), "services.backtest_suite.notebook"),
     "targets_from_signals": "shared.trading.compiled.signals",
-    "Columns": "shared.trading.columns",
+    **dict.fromkeys(("Columns", "MarketColumns"), "shared.trading.columns"),
+    **dict.fromkeys(("PortfolioRun", "PortfolioTerms", "scan_portfolio"), "shared.trading.compiled.portfolios"),
     **dict.fromkeys(
         ("Failure", "Run", "Targets", "Terms", "callback_targets", "execute", "scan", "vector_targets"),
         "shared.trading.compiled",
@@ -92,6 +96,11 @@ __all__ = [
     "Higher",
     "Highest",
     "Instrument",
+    "Market",
+    "MarketColumns",
+    "PortfolioRun",
+    "PortfolioStrategy",
+    "PortfolioTerms",
     "Regime",
     "Rsi",
     "Run",
@@ -129,15 +138,20 @@ __all__ = [
     "is_known",
     "is_ready",
     "kernel",
+    "kth_largest",
+    "load_all",
+    "load_any",
     "load_strategies",
     "load_strategy",
     "long",
+    "portfolio_strategy",
     "read_bars",
     "ring",
     "rsi",
     "rsi_step",
     "same",
     "scan",
+    "scan_portfolio",
     "short",
     "sma",
     "sma_step",
@@ -147,6 +161,7 @@ __all__ = [
     "true_range",
     "value",
     "vector_targets",
+    "weigh_largest",
 ]
 
 

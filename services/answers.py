@@ -156,14 +156,18 @@ def verify_record(stack: Stack, as_json: bool) -> int:
 
 def show_strategies(as_json: bool) -> None:
     """Names, parameters, bounds."""
-    from shared.trading.strategies import load_strategies
+    from shared.trading.strategies import load_all
 
-    rows = [strategy.schema() for strategy in load_strategies(strategies_folder()).values()]
+    rows = [strategy.schema() for strategy in load_all(strategies_folder()).values()]
     if as_json:
         _json(rows)
         return
     for row in rows:
-        table = Table("parameter", "default", "least", "most", title=str(row["name"]), title_justify="left")
+        title = str(row["name"])
+        if "instruments" in row:
+            least, most = row["instruments"].values()
+            title += f" (over {least} instruments)" if least == most else f" (over {least} or more instruments)"
+        table = Table("parameter", "default", "least", "most", title=title, title_justify="left")
         for name, field in row["params"].items():
             table.add_row(name, str(field["default"]), str(field["low"]), str(field["high"]))
         console.print(table)

@@ -15,6 +15,9 @@ and that `compiled` turns into a loop for backtests: same functions, same bits. 
     performance  sums kept in the loop, and the figures made of them
     scales       Decimal and float to ledger integers and back
     loop         one run over many bars, written once
+    portfolio    many instruments: slices of a market, weights, one account, and the order of events
+    portfolio_loop  one run over many slices
+    ranking      the largest few of many
     compiled     the loop compiled, over one parameter set, a grid, or given targets (the only one with numba)
     trader       one sleeve as the engine hosts it
 """

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from shared.trading.kernel import KERNELS
-from shared.trading.strategy import Strategy
+from shared.trading.portfolio import NOISE, Market
+from shared.trading.strategy import PortfolioStrategy, Strategy
 from shared.trading.values import UNKNOWN, Bar, Regime, Target
 
 DRY_BARS = 300
@@ -29,14 +30,14 @@ FORBIDDEN_METHODS = {
 }
 
 
-def faults(strategy: Strategy) -> list[str]:
+def faults(strategy: Strategy | PortfolioStrategy) -> list[str]:
     """Everything that would stop this strategy, or give other bits compiled than interpreted. Empty: none was found."""
     broken = [
         fault
         for function in _kernels_of(strategy.start, strategy.step)
         for fault in _broken_rules(cast(types.FunctionType, function))
     ]
-    return broken or list(_dry_run(strategy))
+    return broken or list(_dry_run(strategy) if isinstance(strategy, Strategy) else _dry_portfolio(strategy))
 
 
 def _kernels_of(*functions: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
@@ -116,6 +117,34 @@ def _dry_run(strategy: Strategy) -> Iterator[str]:
         if wrong:
             yield from (f"{strategy.name}, bar {i} of a dry run: {said}" for said in wrong)
             return
+
+
+def _dry_portfolio(strategy: PortfolioStrategy) -> Iterator[str]:
+    """The same with slices of a market, in which now and then a bar is absent."""
+    params, n = strategy.params(), max(strategy.instruments[0], min(3, strategy.instruments[1]))
+    state, weights = strategy.start(params, n), [0.0] * n
+    for i in range(DRY_BARS):
+        closes = [math.nan if (i + 7 * k) % 50 == 49 else 100.0 + 10.0 * math.sin(i / (9.0 + k) + k) for k in range(n)]
+        market = Market(i * 60_000, closes.copy(), closes.copy(), closes.copy(), closes, [1.0] * n)
+        regime = UNKNOWN if i < DRY_BARS // 2 else Regime(0.5, 0.2, 0.3)
+        try:
+            state, is_decided = strategy.step(state, market, regime, params, weights)
+        except Exception as error:  # noqa: BLE001 - the author's, told with its place
+            yield f"{_last_line(error)}: raised {type(error).__name__} on bar {i} of a dry run: {error}"
+            return
+        wrong = list(_wrong_kinds(state, type(state).__name__)) + list(_wrong_weights(weights, is_decided))
+        if wrong:
+            yield from (f"{strategy.name}, bar {i} of a dry run: {said}" for said in wrong)
+            return
+
+
+def _wrong_weights(weights: list[float], is_decided: Any) -> Iterator[str]:
+    if type(is_decided) is not bool:
+        yield f"step must return (state, bool), was {is_decided!r}"
+    if any(type(cast(object, weight)) is not float for weight in weights):
+        yield f"weights must be floats, were {weights!r}"
+    elif not sum(map(abs, weights)) <= 1.0 + NOISE:
+        yield f"weights must add up to 1 at most, were {weights!r}"
 
 
 def _wrong_kinds(state: Any, path: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -70,10 +72,65 @@ class Columns:
 
     def sha256(self) -> str:
         """The hash of the columns' bytes (little-endian, one column after the other): names the data, not the file."""
-        digest = hashlib.sha256()
-        for column in self.all():
-            digest.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
-        return digest.hexdigest()
+        return _sha256(self.all())
+
+
+@dataclass(frozen=True)
+class MarketColumns:
+    """Bars of several instruments on the times at which any of them has one. Tables have shape (n_bars, n), NaN where
+    an instrument has no bar: before its listing, after its end, in a gap.
+    """
+
+    symbols: tuple[str, ...]  # (n,)
+    opened_at_ms: Integers  # (n_bars,)
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+
+    @classmethod
+    def of(cls, bars: Mapping[str, Columns]) -> MarketColumns:
+        """The bars of each symbol, put side by side in the order of the mapping."""
+        times = np.unique(np.concatenate([each.opened_at_ms for each in bars.values()] or [np.zeros(0, np.int64)]))
+        tables = np.full((5, len(times), len(bars)), math.nan)
+        for k, each in enumerate(bars.values()):
+            tables[:, np.searchsorted(times, each.opened_at_ms), k] = each.all()[1:]
+        return cls(tuple(bars), times, *tables)
+
+    def __len__(self) -> int:
+        return len(self.opened_at_ms)
+
+    @cached_property
+    def tops(self) -> Floats:
+        """The highest price of each instrument (n,), for the test that positions stay countable; 0.0 without a bar."""
+        return np.fmax.reduce(self.high, axis=0, initial=0.0)
+
+    def between(self, first_ms: int, last_ms: int) -> MarketColumns:
+        """The bars that opened in [first, last]."""
+        a, b = np.searchsorted(self.opened_at_ms, [first_ms, last_ms + 1])
+        return self.part(int(a), int(b))
+
+    def part(self, first: int, end: int) -> MarketColumns:
+        """Bars `first` up to, not including, `end`."""
+        cut = slice(first, end)
+        tables = (table[cut] for table in self.all()[1:])
+        return MarketColumns(self.symbols, self.opened_at_ms[cut], *tables)
+
+    def all(self) -> tuple[Integers, Floats, Floats, Floats, Floats, Floats]:
+        """The times and the five tables in their order."""
+        return self.opened_at_ms, self.open, self.high, self.low, self.close, self.volume
+
+    def sha256(self) -> str:
+        """The hash of symbols, times and tables: names the data, not the files."""
+        return _sha256(self.all(), ",".join(self.symbols))
+
+
+def _sha256(columns: Iterable[NDArray[Any]], name: str = "") -> str:
+    digest = hashlib.sha256(name.encode())
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
 
 
 def fault(bars: Columns) -> tuple[int, str] | None:

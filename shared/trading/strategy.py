@@ -1,4 +1,7 @@
-"""What a strategy is: parameters with bounds, a state, `start`, `step`, and how long it warms up. One file each."""
+"""What a strategy is: parameters with bounds, a state, `start`, `step`, and how long it warms up. One file each.
+
+`strategy(...)` makes one of one instrument, `portfolio_strategy(...)` one that sees many at once and weighs them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from shared.contracts.errors import NeedsOperator
 from shared.trading.kernel import fingerprint, kernel
@@ -15,6 +18,8 @@ from shared.trading.values import Bar, Regime, Target, flat, is_known
 
 Number = int | float | bool
 Rule = Callable[[Any], bool]
+D = TypeVar("D", bound="Declared")
+MOST_INSTRUMENTS = 100_000
 
 
 class BadParams(NeedsOperator, ValueError):
@@ -33,13 +38,13 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """A strategy as everybody uses it. Authors make one with `strategy(...)` at the end of their file."""
+class Declared:
+    """What strategies of both kinds declare: their code, and parameters that can be checked."""
 
     name: str
     Params: type[Any]
-    start: Callable[[Any], Any]  # (params) -> state
-    step: Callable[..., Any]  # (state, bar, regime, params) -> (state, target); consumes the state
+    start: Callable[..., Any]
+    step: Callable[..., Any]
     bounds: Mapping[str, tuple[float, float]]
     rule: Rule
     warmup: Callable[[Any], int]  # (params) -> bars before it can say something
@@ -103,6 +108,31 @@ class Strategy:
         return f"no parameter {name!r} among {', '.join(self.Params._fields)}{meant}"
 
 
+@dataclass(frozen=True)
+class Strategy(Declared):
+    """A strategy of one instrument. Authors make one with `strategy(...)` at the end of their file.
+
+    start  (params) -> state
+    step   (state, bar, regime, params) -> (state, target); consumes the state
+    """
+
+
+@dataclass(frozen=True)
+class PortfolioStrategy(Declared):
+    """A strategy over many instruments. Authors make one with `portfolio_strategy(...)` at the end of their file.
+
+    start  (params, instruments) -> state
+    step   (state, market, regime, params, weights) -> (state, is_decided); consumes the state, writes `weights` in place
+    """
+
+    instruments: tuple[int, int]  # the least and the most that it can be given
+    is_one_intent: bool  # all legs are ordered and filled together, or none is
+
+    def schema(self) -> dict[str, Any]:
+        least, most = self.instruments
+        return {**super().schema(), "instruments": {"least": least, "most": most}}
+
+
 def strategy(
     name: str,
     Params: type[Any],
@@ -115,18 +145,58 @@ def strategy(
     needs_regime: bool = False,
 ) -> Strategy:
     """Put a strategy together. Raises BadParams when its defaults are outside its own bounds, or a bound is missing."""
-    missing = [name for name in Params._fields if name not in bounds and _kind(Params, name) is not bool]
-    extra = [field for field in bounds if field not in Params._fields]
+    decided = _flat_while_unknown(step) if needs_regime else step
+    return _checked(
+        Strategy(name, Params, start, decided, dict(bounds), rule, warmup, needs_regime, _summary(name, start, step))
+    )
+
+
+def portfolio_strategy(
+    name: str,
+    Params: type[Any],
+    start: Callable[[Any, int], Any],
+    step: Callable[..., Any],
+    *,
+    bounds: Mapping[str, tuple[float, float]],
+    warmup: Callable[[Any], int],
+    rule: Rule = lambda _: True,
+    needs_regime: bool = False,
+    instruments: tuple[int, int] = (1, MOST_INSTRUMENTS),
+    is_one_intent: bool = False,
+) -> PortfolioStrategy:
+    """Put a strategy over many instruments together, on the same terms as `strategy`."""
+    return _checked(
+        PortfolioStrategy(
+            name=name,
+            Params=Params,
+            start=start,
+            step=_weightless_while_unknown(step) if needs_regime else step,
+            bounds=dict(bounds),
+            rule=rule,
+            warmup=warmup,
+            needs_regime=needs_regime,
+            summary=_summary(name, start, step),
+            instruments=instruments,
+            is_one_intent=is_one_intent,
+        )
+    )
+
+
+def _checked(made: D) -> D:
+    names = made.Params._fields
+    missing = [name for name in names if name not in made.bounds and _kind(made.Params, name) is not bool]
+    extra = [name for name in made.bounds if name not in names]
     if missing or extra:
         raise BadParams(
-            f"Strategy {name}: bounds must name the parameters {', '.join(Params._fields)}, "
+            f"Strategy {made.name}: bounds must name the parameters {', '.join(names)}, "
             f"missing {missing or 'none'}, unknown {extra or 'none'}."
         )
-    doc = (step.__doc__ or start.__doc__ or name).strip().splitlines()[0]
-    decided = _flat_while_unknown(step) if needs_regime else step
-    made = Strategy(name, Params, start, decided, dict(bounds), rule, warmup, needs_regime, doc)
     made.params()
     return made
+
+
+def _summary(name: str, start: Callable[..., Any], step: Callable[..., Any]) -> str:
+    return (step.__doc__ or start.__doc__ or name).strip().splitlines()[0]
 
 
 def _flat_while_unknown(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,6 +210,21 @@ def _flat_while_unknown(step: Callable[..., Any]) -> Callable[..., Any]:
     return known_step
 
 
+def _weightless_while_unknown(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a strategy over many instruments: from then on it is flat until it decides with a model."""
+
+    @kernel
+    def known_step(state: Any, market: Any, regime: Regime, params: Any, weights: list[float]) -> tuple[Any, bool]:
+        state, is_decided = step(state, market, regime, params, weights)
+        if is_known(regime):
+            return state, is_decided
+        for k in range(len(weights)):
+            weights[k] = 0.0
+        return state, True
+
+    return known_step
+
+
 def _kind(params: type[Any], name: str) -> type[int | float | bool]:
     annotation = params.__annotations__[name]
     told = getattr(annotation, "__forward_arg__", None) or getattr(annotation, "__name__", annotation)
@@ -149,7 +234,7 @@ def _kind(params: type[Any], name: str) -> type[int | float | bool]:
     return kinds[told]
 
 
-def _field(of: Strategy, name: str) -> Field:
+def _field(of: Declared, name: str) -> Field:
     if name not in of.Params._field_defaults:
         raise BadParams(f"Strategy {of.name}: parameter {name!r} needs a default.")
     kind = _kind(of.Params, name)

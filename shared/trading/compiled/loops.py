@@ -9,27 +9,44 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 from numba.core.errors import NumbaError, NumbaIRAssumptionWarning
 from numba.extending import overload
 
-from shared.trading import exits, fills, frictions, indicators, ledger, loop, matching, performance, risk, values
+from shared.trading import (
+    exits,
+    fills,
+    frictions,
+    indicators,
+    ledger,
+    loop,
+    matching,
+    performance,
+    portfolio,
+    portfolio_loop,
+    risk,
+    values,
+)
 from shared.trading.columns import Columns, Integers
 from shared.trading.compiled import cache, lending, packing
 from shared.trading.compiled.callbacks import stepped_targets
 from shared.trading.kernel import KERNELS, kernel
 from shared.trading.scales import Rules
-from shared.trading.strategy import Strategy
+from shared.trading.strategy import Declared, Strategy
 
 # Execution guards its own few divisions; what authors write raises as Python does.
-EXECUTION = {module.__name__ for module in (exits, fills, frictions, ledger, loop, matching, performance, risk)}
+EXECUTION = {
+    module.__name__
+    for module in (exits, fills, frictions, ledger, loop, matching, performance, portfolio, portfolio_loop, risk)
+}
 # Kept one by one, so that a new strategy compiles in half the time. Others are kept within their loop alone: an entry names
 # the classes of its arguments, and a user's class cannot be found once its file has moved.
 KEPT = EXECUTION | {indicators.__name__, values.__name__}
 GENERIC = {indicators.value, indicators.is_ready}
+F = TypeVar("F", bound=Callable[..., Any])
 UNKNOWN_COLUMN = np.array([np.nan])  # of a run without regimes
 cache.install()
 
@@ -122,7 +139,7 @@ def _compiled(strategy: Strategy, events: Events) -> Loop | None:
     run = kernel(loop.bound(loop.run, step=strategy.step, **events.named))
     function = loop.bound(loop.rows, run=run, start=strategy.start, opening=events.opening)
     cache.LOOPS[function] = cache.LOOPS[run] = strategy.Params.__module__
-    _register()
+    register()
     compiled = njit(function, nogil=True, cache=True, error_model="numpy")
 
     def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
@@ -139,14 +156,19 @@ def _compiled(strategy: Strategy, events: Events) -> Loop | None:
                 results.append(None)
         return results
 
+    return compiled_or_none(strategy, call, *_nothing(strategy, events))
+
+
+def compiled_or_none(strategy: Declared, call: F, *nothing: Any) -> F | None:
+    """This call, tried on nothing, which compiles it; None, said once, where numba cannot."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", NumbaIRAssumptionWarning)  # it announces miscompiled code
-            call(*_nothing(strategy, events))
+            call(*nothing)
     except (NumbaError, NumbaIRAssumptionWarning) as error:
         warnings.warn(
             f"Strategy {strategy.name} does not compile and runs interpreted, about 200 times slower: {_reason(error)}",
-            stacklevel=4,
+            stacklevel=5,
         )
         return None
     return call
@@ -157,25 +179,25 @@ def follow_loop(events: Events = PLAIN) -> Callable[..., Any]:
     """The loop over given targets, compiled. It has no strategy in it, so there is one for all."""
     function = loop.bound(loop.follow, **events.named)
     cache.LOOPS[function] = ""
-    _register()
+    register()
     compiled = njit(function, nogil=True, cache=True, error_model="numpy")
 
     def call(call: Call, trade_from: int) -> Any:
         purse = lending.owned(events.opening(call.cash, call.rules))
         result = compiled(*call.columns, purse, lending.owned(call.rules), trade_from, call.notes)
-        return tuple(map(_as_python, result))
+        return tuple(map(as_python, result))
 
     return call
 
 
-def _as_python(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """Numbers as Python has them, so that a compiled result equals an interpreted one in kind as well."""
     if hasattr(value, "_fields"):
-        return type(value)(*map(_as_python, value))
+        return type(value)(*map(as_python, value))
     return cast(Any, value).item() if isinstance(value, np.generic) else value
 
 
-def _register() -> None:
+def register() -> None:
     """Give numba every kernel that it has not seen."""
     for function in [f for f, is_known in KERNELS.items() if not is_known]:
         KERNELS[function] = True

@@ -1,0 +1,272 @@
+"""Backtests of strategies over many instruments: the loop of `portfolio.py` compiled, over the slices of one market.
+
+What does not compile still runs, interpreted, and gives the same bits.
+"""
+
+# pyright: standard
+# numba's decorators are typed too narrowly for functions that are given to it at run time.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numba import njit
+
+from shared.contracts.errors import NeedsOperator
+from shared.contracts.governance import Costs, Figures
+from shared.contracts.instruments import Instrument
+from shared.contracts.times import from_ms
+from shared.trading import ledger, loop, portfolio_loop
+from shared.trading.columns import Floats, Integers, MarketColumns
+from shared.trading.compiled import cache
+from shared.trading.compiled.loops import UNKNOWN_COLUMN, Failure, as_python, compiled_or_none, register
+from shared.trading.kernel import kernel
+from shared.trading.performance import Stats, figures, periods_per_year
+from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, Market, PortfolioRules, RuleRows, no_legs
+from shared.trading.scales import Rules, Scale
+from shared.trading.strategy import PortfolioStrategy
+from shared.trading.values import Regime
+
+_loops: dict[str, Callable[..., Any]] = {}  # source -> loop
+
+
+@dataclass(frozen=True)
+class PortfolioTerms:
+    """On what terms a portfolio trades: one account for all instruments, which settle in one currency."""
+
+    instruments: tuple[Instrument, ...]  # in the order of the market's columns
+    timeframe: str
+    costs: Costs
+    cash: Decimal  # quote currency
+    rebalance_band: float = 0.0  # of the equity: a leg that is off by less is left alone
+
+    def __post_init__(self) -> None:
+        for name, seen in (
+            ("settlement currency", {each.quote for each in self.instruments}),
+            ("calendar", {each.calendar for each in self.instruments}),
+        ):
+            if len(seen) != 1:
+                raise NeedsOperator(f"One account has one {name}, there were {', '.join(sorted(seen)) or 'none'}.")
+        if self.costs.backtest_only:
+            raise NeedsOperator(f"A portfolio cannot charge {', '.join(self.costs.backtest_only)} yet; leave them out.")
+        if not 0.0 <= self.rebalance_band < 1.0:
+            raise NeedsOperator(f"A rebalance band must be 0 <= band < 1 of the equity, was {self.rebalance_band}.")
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Of the instruments, in their order."""
+        return tuple(each.symbol for each in self.instruments)
+
+    @cached_property
+    def scales(self) -> tuple[Scale, ...]:
+        """How each instrument is counted, all in one ledger unit: fine enough for every notional to be whole."""
+        decimals = max(Scale.of(each).decimals for each in self.instruments)
+        return tuple(
+            Scale(each.tick, each.lot, decimals, int((each.tick * each.lot).scaleb(decimals)))
+            for each in self.instruments
+        )
+
+    @cached_property
+    def rules(self) -> tuple[Rules, ...]:
+        """The rules of each instrument, but for its highest price, which a market tells."""
+        pairs = zip(self.scales, self.instruments, strict=True)
+        return tuple(scale.rules(instrument, self.costs) for scale, instrument in pairs)
+
+    @cached_property
+    def rows(self) -> RuleRows:
+        """What differs between them, as arrays (n,)."""
+        return _rows(self.rules)
+
+
+def _rows(rules: Sequence[Rules]) -> RuleRows:
+    floats = {name for name, of in RuleRows.__annotations__.items() if "float" in str(of)}
+    columns = {name: [getattr(each, name) for each in rules] for name in RuleRows._fields}
+    return RuleRows(**{n: np.array(c, np.float64 if n in floats else np.int64) for n, c in columns.items()})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class PortfolioRun:
+    """What came of one parameter set over one market."""
+
+    params: Any
+    figures: Figures  # a trade is one instrument's, from flat to flat
+    account: Account  # as it stood after the last bar, in ledger units
+    legs: Legs
+    stats: Stats
+    scales: tuple[Scale, ...]  # of each instrument: what a lot, a tick and a ledger unit are
+    curve: Integers | None  # equity at each close, ledger units (n_bars,)
+    fills: Integers | None  # (k, 5): bar, instrument, lots, ticks, fee in ledger units
+
+
+def scan_portfolio(
+    strategy: PortfolioStrategy,
+    market: MarketColumns,
+    params: Mapping[str, object] | tuple[Any, ...],
+    terms: PortfolioTerms,
+    *,
+    trade_from: int = 0,
+    regimes: Sequence[Floats] | None = None,
+    with_curve: bool = False,
+    with_fills: bool = False,
+) -> PortfolioRun:
+    """Run one parameter set over a market; orders are made from bar `trade_from` on, and figures count from there.
+
+    `regimes` are the columns bull, bear, chop of the market as a whole, each of shape (n_bars,). Raises Failure when the
+    strategy raises or says something impossible, BadParams for parameters outside its bounds, and NeedsOperator for terms
+    that do not fit the market.
+    """
+    checked = strategy.params(params if isinstance(params, Mapping) else params._asdict())  # type: ignore[attr-defined]
+    job = _Job(strategy, market, terms, regimes)
+    trade_from = max(trade_from, strategy.warmup(checked) - 1)
+    curve = np.zeros(len(market) if with_curve else 0, np.int64)
+    fills = np.zeros(0, np.int64)
+    legs, account, stats, written = job.run(checked, trade_from, curve, fills)
+    if with_fills and written:
+        fills = np.zeros(written, np.int64)  # now it is known how many there are
+        legs, account, stats, written = job.run(checked, trade_from, curve, fills)
+    if account.refused:
+        raise Failure(f"{strategy.name} {checked}: {REFUSALS[account.refused]}.")
+    return PortfolioRun(
+        checked,
+        job.figures(account, stats, max(len(market) - trade_from, 0)),
+        account,
+        legs,
+        stats,
+        terms.scales,
+        curve if with_curve else None,
+        fills.reshape(-1, NOTED) if with_fills else None,
+    )
+
+
+class _Job:
+    """One strategy over one market."""
+
+    def __init__(
+        self,
+        strategy: PortfolioStrategy,
+        market: MarketColumns,
+        terms: PortfolioTerms,
+        regimes: Sequence[Floats] | None,
+    ) -> None:
+        _check(strategy, market, terms)
+        self.strategy, self.market, self.terms = strategy, market, terms
+        rows = terms.rows._replace(top=market.tops * terms.rows.ticks)
+        self.rules = PortfolioRules(terms.rules[0], rows, terms.rebalance_band, strategy.is_one_intent)
+        self.cash = terms.scales[0].units(terms.cash)
+        if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
+            raise NeedsOperator(f"An account's cash must be above 0 and countable, was {terms.cash}.")
+        self.regimes = tuple(np.ascontiguousarray(c, np.float64) for c in regimes or [UNKNOWN_COLUMN] * 3)
+        if regimes is not None and {len(column) for column in self.regimes} != {len(market)}:
+            raise NeedsOperator(f"Regimes must have one value for each of the {len(market)} bars.")
+        self.periods = periods_per_year(terms.timeframe, terms.instruments[0].calendar)
+
+    def run(self, params: Any, trade_from: int, curve: Integers, fills: Integers) -> tuple[Legs, Account, Stats, int]:
+        """Once over the market; writes as much of `curve` and `fills` as there is room for."""
+        legs, account, stats, written = compiled_portfolio_loop(self.strategy)(
+            self.market.all(), self.regimes, params, self.rules, self.cash, trade_from, curve, fills
+        )
+        if written < 0:
+            raised = _failure(self.strategy, self.market, params, self.regimes)
+            raise raised from raised.__cause__
+        return legs, account, stats, written
+
+    def figures(self, account: Account, stats: Stats, bars: int) -> Figures:
+        told = figures(
+            stats,
+            bars=bars,
+            start=self.cash,
+            fees=float(self.terms.scales[0].amount(account.fees)),
+            periods_per_year=self.periods,
+        )
+        # No leg has a stop, so what it risked is not known.
+        return msgspec.structs.replace(told, expectancy_r=math.nan)
+
+
+def _check(strategy: PortfolioStrategy, market: MarketColumns, terms: PortfolioTerms) -> None:
+    least, most = strategy.instruments
+    if not least <= len(terms.symbols) <= most:
+        raise NeedsOperator(
+            f"Strategy {strategy.name} takes {least} to {most} instruments, there were {len(terms.symbols)}."
+        )
+    if terms.symbols != market.symbols:
+        raise NeedsOperator(
+            f"Terms must be for {', '.join(market.symbols)} in this order, were for {', '.join(terms.symbols)}."
+        )
+    if len(market) == 0:
+        raise NeedsOperator("A backtest needs at least one bar, there were none.")
+
+
+def compiled_portfolio_loop(strategy: PortfolioStrategy) -> Callable[..., Any]:
+    """The loop compiled for this strategy; interpreted, said once, where numba cannot compile it."""
+    if strategy.source not in _loops:
+        _loops[strategy.source] = _compiled(strategy) or interpreted_portfolio_loop(strategy)
+    return _loops[strategy.source]
+
+
+def interpreted_portfolio_loop(strategy: PortfolioStrategy) -> Callable[..., Any]:
+    """The same loop as plain Python, a row of a table as a list at a time."""
+    run = loop.bound(portfolio_loop.run, step=strategy.step, row=lambda table, at: table[at].tolist())
+    python = loop.bound(portfolio_loop.attempt, run=run, start=strategy.start)
+
+    def call(columns: Sequence[Any], regimes: Sequence[Any], params: Any, rules: Any, *rest: Any) -> Any:
+        times, *tables = columns
+        odds = tuple(column.tolist() for column in regimes)
+        n = tables[0].shape[1]
+        legs, weights = no_legs(n), [0.0] * n
+        rules = rules._replace(rows=RuleRows(*(each.tolist() for each in rules.rows)))
+        return legs, *python((times.tolist(), *tables), odds, params, legs, weights, rules, *rest)
+
+    return call
+
+
+def _compiled(strategy: PortfolioStrategy) -> Callable[..., Any] | None:
+    run = kernel(loop.bound(portfolio_loop.run, step=strategy.step))
+    function = loop.bound(portfolio_loop.attempt, run=run, start=strategy.start)
+    cache.LOOPS[function] = cache.LOOPS[run] = strategy.Params.__module__
+    register()
+    compiled = njit(function, nogil=True, cache=True, error_model="numpy")
+
+    def call(columns: Sequence[Any], regimes: Sequence[Any], params: Any, rules: Any, *rest: Any) -> Any:
+        n = columns[1].shape[1]
+        table: Any = np.zeros((len(Legs._fields), n), np.int64)
+        account, stats, written = compiled(columns, regimes, params, Legs(*table), np.zeros(n), rules, *rest)
+        return Legs(*table.tolist()), as_python(account), as_python(stats), written
+
+    return compiled_or_none(strategy, call, *_nothing(strategy))
+
+
+def _nothing(strategy: PortfolioStrategy) -> tuple[Any, ...]:
+    """Arguments of the right types and no bars: a call with them compiles."""
+    n, params = strategy.instruments[0], strategy.params()
+    no_times, no_prices = np.zeros(0, np.int64), np.zeros((0, n))
+    instrument = Instrument(symbol="A-B", base="A", quote="B", tick=Decimal(1), lot=Decimal(1))
+    terms = PortfolioTerms((instrument,) * n, "1d", Costs(fee_bps=0, slippage_bps=0), Decimal(1))
+    rules = PortfolioRules(terms.rules[0], terms.rows, 0.0, strategy.is_one_intent)
+    columns, regimes = (no_times, *[no_prices] * 5), (UNKNOWN_COLUMN,) * 3
+    return columns, regimes, params, rules, 1, 0, no_times, no_times
+
+
+def _failure(strategy: PortfolioStrategy, market: MarketColumns, params: Any, regimes: Sequence[Floats]) -> Failure:
+    """What the strategy raised, found again interpreted: the bits are the same, bar and traceback are Python's."""
+    n = len(market.symbols)
+    state, weights = strategy.start(params, n), [0.0] * n
+    times, *tables = market.all()
+    for i, opened_at_ms in enumerate(times.tolist()):
+        k = i if len(regimes[0]) > 1 else 0
+        regime = Regime(*(float(column[k]) for column in regimes))
+        try:
+            rows = Market(opened_at_ms, *(table[i].tolist() for table in tables))
+            state, _ = strategy.step(state, rows, regime, params, weights)
+        except Exception as error:  # noqa: BLE001 - it is handed on as the cause
+            opened_at = f"{from_ms(opened_at_ms):%Y-%m-%d %H:%M}"
+            told = Failure(f"{strategy.name} {params} raised {type(error).__name__} at bar {i} ({opened_at}): {error}")
+            told.__cause__ = error
+            return told
+    return Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")
