@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,7 @@ from shared.contracts.instruments import Instrument
 from shared.trading.columns import Columns, MarketColumns
 from shared.trading.compiled.portfolios import PortfolioRun, PortfolioTerms, scan_portfolio
 from shared.trading.strategies.cross_sectional_momentum import STRATEGY as MOMENTUM
+from shared.trading.strategies.pairs import STRATEGY as PAIRS
 
 ASSETS, DAYS = 500, 2_520
 LOOK_BACK, TOP, EVERY = 126, 50, 21
@@ -137,6 +139,142 @@ def rotation_by_hand(
     return cash, equity, fees, trades, wins, orders, drawdown, returns, squares
 
 
+@njit(nogil=True, error_model="numpy")
+def pairs_by_hand(
+    open: Any,
+    close: Any,
+    bars: int,
+    enter: float,
+    exit: float,
+    stop: float,
+    ticks: float,
+    unit: int,
+    fee_ppm: int,
+    cash: int,
+) -> tuple[int, int, int, int, int, int, float, float, float]:
+    """Two perpetuals alone, counted alike, no bar absent, no slippage; the integer ledger, and the same statistics."""
+    xs, ys = np.zeros(bars), np.zeros(bars)
+    at = seen = 0
+    mean_x = mean_y = xx = xy = yy = 0.0
+    side = 0.0
+    is_stopped = False
+    lots, want, flow = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    fees = trades = wins = orders = 0
+    was = peak = cash
+    drawdown = returns = squares = 0.0
+    for i in range(close.shape[0]):
+        for k in range(2):
+            if want[k] != 0:
+                if want[k] > 0:
+                    price = math.ceil(open[i, k] * ticks - 1e-6)
+                else:
+                    price = max(1, math.floor(open[i, k] * ticks + 1e-6))
+                worth = want[k] * price * unit
+                notional = abs(worth)
+                fee = notional // 1_000_000 * fee_ppm + (notional % 1_000_000 * fee_ppm + 500_000) // 1_000_000
+                cash -= worth + fee
+                fees += fee
+                flow[k] -= worth + fee
+                lots[k] += want[k]
+                orders += 1
+                if lots[k] == 0:
+                    trades += 1
+                    wins += flow[k] > 0
+                    flow[k] = 0
+                want[k] = 0
+        equity = cash
+        for k in range(2):
+            if lots[k] != 0:
+                equity += lots[k] * int(close[i, k] * ticks + 0.5) * unit
+        if equity != was:
+            change = float(equity - was) / float(was)
+            returns += change
+            squares += change * change
+            if equity > peak:
+                peak = equity
+            elif float(peak - equity) > drawdown * float(peak):
+                drawdown = float(peak - equity) / float(peak)
+            was = equity
+        y, x = math.log(close[i, 0]), math.log(close[i, 1])
+        old_x, old_y = xs[at], ys[at]
+        xs[at], ys[at] = x, y
+        at = at + 1 if at + 1 < bars else 0
+        if seen < bars:
+            seen += 1
+            before_x, before_y = mean_x, mean_y
+            mean_x += (x - mean_x) / seen
+            mean_y += (y - mean_y) / seen
+            xx += (x - before_x) * (x - mean_x)
+            xy += (x - before_x) * (y - mean_y)
+            yy += (y - before_y) * (y - mean_y)
+        else:
+            rise_x, rise_y = x - old_x, y - old_y
+            before_x, before_y = mean_x, mean_y
+            mean_x += rise_x / bars
+            mean_y += rise_y / bars
+            xx += rise_x * (x - mean_x + old_x - before_x)
+            xy += rise_y * (x - mean_x) + rise_x * (old_y - before_y)
+            yy += rise_y * (y - mean_y + old_y - before_y)
+        xx, yy = max(xx, 0.0), max(yy, 0.0)
+        if seen < bars:
+            continue
+        slope = xy / xx
+        rest = (yy - slope * xy) / (bars - 2.0)
+        z = (y - mean_y - slope * (x - mean_x)) / math.sqrt(rest) if rest > 1e-12 * yy else math.nan
+        now = side
+        if side == 0.0:
+            if is_stopped:
+                is_stopped = not abs(z) <= exit
+            elif slope > 0.0 and enter <= abs(z) < stop:
+                now = -1.0 if z > 0.0 else 1.0
+        elif abs(z) >= stop:
+            now = 0.0
+            is_stopped = True
+        elif side * z >= -exit:
+            now = 0.0
+        if now != side:
+            side = now
+            for k in range(2):
+                wanted = 0
+                if side != 0.0:
+                    weight = (side if k == 0 else -side * slope) / (1.0 + slope)
+                    sign = 1.0 if weight > 0.0 else -1.0
+                    price_of_lot = (close[i, k] * ticks + 1.0) * unit * (1.0 + fee_ppm / 1_000_000)
+                    wanted = int(sign) * int(weight * sign * equity / price_of_lot)
+                want[k] = wanted - lots[k]
+    return cash, equity, fees, trades, wins, orders, drawdown, returns, squares
+
+
+def by_vectorbt(market: MarketColumns) -> tuple[int, float]:
+    """The rotation as vectorbt's users write it: a matrix of target weights, filled at the next open, one group that shares
+    its cash. Its orders, and the final equity.
+
+    It values a target at the open at which it is filled; we fix the quantity at the close at which it is decided.
+    """
+    import pandas as pd
+    import vectorbt as vbt
+
+    close, open = pd.DataFrame(market.close), pd.DataFrame(market.open)
+    decided = np.arange(len(close)) >= LOOK_BACK
+    decided &= (np.arange(len(close)) - LOOK_BACK) % EVERY == 0
+    rank = (close / close.shift(LOOK_BACK)).loc[decided].rank(axis=1, ascending=False, method="first")
+    weights = (rank <= TOP).astype(float).reindex(close.index) / TOP
+    made = vbt.Portfolio.from_orders(
+        close,
+        size=weights.shift(1),
+        size_type="targetpercent",
+        price=open,
+        fees=0.001,
+        init_cash=1_000_000,
+        cash_sharing=True,
+        group_by=True,
+        call_seq="auto",
+        freq="1D",
+    )
+    made.max_drawdown(), made.sharpe_ratio()
+    return int(made.orders.count()), float(made.final_value())
+
+
 def walks(rng: np.random.Generator, bars: int, spread: float) -> Columns:
     """Bars of a random walk from 100 on, `spread` a bar."""
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, spread, bars)))
@@ -164,8 +302,8 @@ def terms_of(market: MarketColumns, kind: Any, costs: Costs) -> PortfolioTerms:
             base=symbol.split("-")[0],
             quote="USDT",
             kind=kind,
-            tick=Decimal("0.01"),
-            lot=Decimal("0.001"),
+            tick=Decimal("0.0001"),
+            lot=Decimal("0.0001"),
         )
         for symbol in market.symbols
     )
@@ -182,18 +320,51 @@ def test_a_rotation_of_500_is_nearly_as_fast_as_one_written_by_hand_and_far_ahea
         return scan_portfolio(MOMENTUM, market, params, terms)
 
     def limit() -> Any:
-        return rotation_by_hand(market.open, market.close, LOOK_BACK, TOP, EVERY, 100.0, 1_000, 1_000, 10**14)
+        return rotation_by_hand(market.open, market.close, LOOK_BACK, TOP, EVERY, 1e4, 1, 1_000, 10**14)
 
     run, hand = ours(), limit()  # both are compiled here
     s = run.stats
-    assert run.scales[0].unit == 1_000
+    assert run.scales[0].unit == 1
     assert (run.account.cash, s.equity, run.account.fees) == hand[:3]
     assert (s.trades, s.wins, s.fills, s.drawdown, s.returns, s.squares) == hand[3:]
 
-    general, by_hand = best_of_five(ours, limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a peer's, at its import and of its pandas
+        orders, final = by_vectorbt(market)
+        assert abs(orders / s.fills - 1.0) < 0.02
+        assert abs(final / float(run.scales[0].amount(s.equity)) - 1.0) < 0.002
+        general, by_hand, peer = best_of_five(ours, limit, lambda: by_vectorbt(market))
     ratio = general / by_hand
     cells = ASSETS * DAYS
     print(
         f"\nJ3: {general * 1e9 / cells:.2f} ns an asset-bar, by hand {by_hand * 1e9 / cells:.2f}: "
-        f"{ratio:.2f} x (goal {MOMENTUM_GOAL}), {s.fills} orders, final equity {run.figures.net_return:+.4%}"
+        f"{ratio:.2f} x (goal {MOMENTUM_GOAL}), {s.fills} orders, final equity {run.figures.net_return:+.4%}; "
+        f"vectorbt {peer / general:.0f} x as long (goal {VECTORBT_GOAL}), {orders} orders, {final / 1e6 - 1.0:+.4%}"
+    )
+
+
+def test_a_pair_is_nearly_as_fast_as_one_written_by_hand() -> None:
+    rng = np.random.default_rng(12)
+    first = walks(rng, MINUTES, 0.001)
+    apart = np.exp(0.003 * np.sin(np.arange(MINUTES) / 200.0) + np.cumsum(rng.normal(0.0, 0.0001, MINUTES)))
+    second = Columns.of(first.opened_at_ms, *(column * apart for column in first.all()[1:5]), first.volume)
+    market = MarketColumns.of({"A-USDT-PERP": first, "B-USDT-PERP": second})
+    terms = terms_of(market, "perpetual", Costs(fee_bps=1, slippage_bps=0))
+    params = {"bars": 120, "enter": 2.5, "exit": 0.5, "stop": 5.0}
+
+    def ours() -> PortfolioRun:
+        return scan_portfolio(PAIRS, market, params, terms)
+
+    def limit() -> Any:
+        return pairs_by_hand(market.open, market.close, 120, 2.5, 0.5, 5.0, 1e4, 1, 100, 10**14)
+
+    run, hand = ours(), limit()  # both are compiled here
+    s = run.stats
+    assert (run.account.cash, s.equity, run.account.fees) == hand[:3]
+    assert (s.trades, s.wins, s.fills, s.drawdown, s.returns, s.squares) == hand[3:]
+
+    general, by_hand = best_of_five(ours, limit)
+    print(
+        f"\npairs: {general * 1e9 / MINUTES:.1f} ns a bar of two, by hand {by_hand * 1e9 / MINUTES:.1f}: "
+        f"{general / by_hand:.2f} x (goal {PAIRS_GOAL}), {s.fills} orders, {run.figures.net_return:+.4%}"
     )
