@@ -156,8 +156,7 @@ def pairs_by_hand(
     xs, ys = np.zeros(bars), np.zeros(bars)
     at = seen = 0
     mean_x = mean_y = xx = xy = yy = 0.0
-    side = 0.0
-    is_stopped = False
+    side = stopped = 0.0
     lots, want, flow = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     fees = trades = wins = orders = 0
     was = peak = cash
@@ -222,14 +221,15 @@ def pairs_by_hand(
         rest = (yy - slope * xy) / (bars - 2.0)
         z = (y - mean_y - slope * (x - mean_x)) / math.sqrt(rest) if rest > 1e-12 * yy else math.nan
         now = side
-        if side == 0.0:
-            if is_stopped:
-                is_stopped = not abs(z) <= exit
-            elif slope > 0.0 and enter <= abs(z) < stop:
+        if stopped != 0.0:
+            if stopped * z >= -exit:
+                stopped = 0.0
+        elif side == 0.0:
+            if slope > 0.0 and enter <= abs(z) < stop:
                 now = -1.0 if z > 0.0 else 1.0
         elif abs(z) >= stop:
             now = 0.0
-            is_stopped = True
+            stopped = side
         elif side * z >= -exit:
             now = 0.0
         if now != side:

@@ -45,13 +45,13 @@ class Regression(NamedTuple):
 class State(NamedTuple):
     line: Regression
     side: float  # 1.0: long the first and short the second; -1.0: the other way; 0.0: flat
-    is_stopped: bool  # until the spread has come home
+    stopped: float  # the side that was given up, until the spread has come home; else 0.0
     apart: int  # bars since both were there
 
 
 @kernel
 def start(p: Params, instruments: int) -> State:
-    return State(Regression(ring(p.bars), ring(p.bars), 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0), 0.0, False, 0)
+    return State(Regression(ring(p.bars), ring(p.bars), 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0)
 
 
 @kernel
@@ -107,29 +107,30 @@ def step(s: State, market: Market, regime: Regime, p: Params, weights: list[floa
         if is_over:
             weights[0] = 0.0
             weights[1] = 0.0
-        return State(s.line, 0.0 if is_over else s.side, s.is_stopped, apart), is_over
+        return State(s.line, 0.0 if is_over else s.side, s.stopped, apart), is_over
     y = math.log(market.close[0])
     x = math.log(market.close[1])
     line = regression_step(s.line, x, y)
     slope = beta(line)
     z = z_score(line, x, y)
     side = s.side
-    is_stopped = s.is_stopped
-    if side == 0.0:
-        if is_stopped:
-            is_stopped = not abs(z) <= p.exit
-        elif slope > 0.0 and p.enter <= abs(z) < p.stop:
+    stopped = s.stopped
+    if stopped != 0.0:
+        if stopped * z >= -p.exit:
+            stopped = 0.0
+    elif side == 0.0:
+        if slope > 0.0 and p.enter <= abs(z) < p.stop:
             side = -1.0 if z > 0.0 else 1.0
     elif abs(z) >= p.stop:
+        stopped = side
         side = 0.0
-        is_stopped = True
     elif side * z >= -p.exit:
         side = 0.0
     is_decided = side != s.side
     if is_decided:
         weights[0] = side / (1.0 + slope) if side != 0.0 else 0.0
         weights[1] = -side * slope / (1.0 + slope) if side != 0.0 else 0.0
-    return State(line, side, is_stopped, 0), is_decided
+    return State(line, side, stopped, 0), is_decided
 
 
 STRATEGY = portfolio_strategy(

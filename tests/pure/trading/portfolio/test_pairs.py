@@ -69,13 +69,23 @@ def test_a_spread_that_is_wide_is_sold_and_bought_back_when_it_is_home() -> None
 def test_a_spread_that_runs_away_is_left_and_not_entered_again_before_it_was_home() -> None:
     # sold at the close of bar 3 as above. Bars 1..4: y = 1 0 2 9, x = 1 0 1 2/3, means 3 and 2/3
     #   xx = 2/3, xy = 1/3 + 2/3 = 1, beta = 3/2; residuals -5/2 -2 -3/2 6, so z = 6 / sqrt(48.5 / 2) = 1.22
-    # bars 2..5: y = 0 2 9 -30, x = 0 1 2/3 0, means -4.75 and 5/12
-    #   xx = 3/4, xy = 191/12, yy = 894.75, beta = 21.2, z = -16.41 / sqrt(556.9 / 2) = -0.98
-    market = powers([0, 1, 0, 2, 9, -30, -30], [0, 1, 0, 1, 2 / 3, 0, 0], base=1.01)
-    # a stop at 1.1 ends it at bar 4, and bar 5, wide as it is, begins nothing: it was not within 0.5 in between
+    # bars 2..5: y = 0 2 9 30, x = 0 1 2/3 1, means 41/4 and 2/3
+    #   xx = 2/3, xy = 32/3, beta = 16; residuals 5/12 -163/12 -5/4 173/12, so z = 14.42 / sqrt(394.1 / 2) = 1.03
+    market = powers([0, 1, 0, 2, 9, 30, 30], [0, 1, 0, 1, 2 / 3, 1, 1], base=1.01)
+    # a stop at 1.1 ends it at bar 4, and bar 5, wide as it is, begins nothing: it has not been home
     assert [bar for bar, *_ in trades(run(market, stop=1.1))] == [4, 4, 5, 5]
-    # a stop at 1.3 is not met, and bar 5, on the other side, is home and beyond
-    assert [bar for bar, *_ in trades(run(market, stop=1.3))] == [4, 4, 6, 6]
+    # a stop at 1.3 is not met, and nothing is home yet
+    assert [bar for bar, *_ in trades(run(market, stop=1.3))] == [4, 4]
+
+
+def test_a_pair_that_was_given_up_is_entered_again_once_its_spread_was_home() -> None:
+    # as above until bar 4; then the first four bars again, at which y and x went together
+    again = [0, 1, 0, 1, 0, 2, 0, 0]
+    market = powers([0, 1, 0, 2, 9, *again], [0, 1, 0, 1, 2 / 3, 0, 1, 0, 1, 0, 1, 0, 0], base=1.01)
+    bars = [bar for bar, *_ in trades(run(market, stop=1.1))]
+    # bars 7..10 are y = 0 1 0 2, x = 0 1 0 1 once more: z = 1, filled at the open of bar 11
+    assert bars[:4] == [4, 4, 5, 5]
+    assert 11 in bars[4:]
 
 
 def test_both_legs_or_none_so_on_spot_there_are_none() -> None:
