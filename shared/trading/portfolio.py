@@ -248,9 +248,11 @@ def marked(account: Account, legs: Legs, close: Row, rows: RuleRows) -> int:
     equity = account.cash
     for j in range(account.held):
         k = legs.held[j]
+        mark = legs.mark[k]
         if is_present(close[k]):
-            legs.mark[k] = int(close[k] * rows.ticks[k] + 0.5)
-        equity += legs.lots[k] * legs.mark[k] * rows.unit[k]
+            mark = int(close[k] * rows.ticks[k] + 0.5)
+            legs.mark[k] = mark
+        equity += legs.lots[k] * mark * rows.unit[k]
     return equity
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from shared.trading.kernel import kernel
 
 
@@ -13,24 +15,22 @@ def weigh_largest(scores: list[float], top: int, weight: float, weights: list[fl
     """
     count = 0
     for k in range(len(scores)):
-        weights[k] = 0.0
-        if scores[k] == scores[k]:
+        if not math.isnan(scores[k]):
             room[count] = scores[k]
             count += 1
     left = min(top, count)
-    if left < 1:
-        return
-    least = kth_largest(room, count, left)
+    least = kth_largest(room, count, left) if left > 0 else math.inf
     for k in range(len(scores)):
+        weights[k] = 0.0
         if scores[k] > least:
             weights[k] = weight
             left -= 1
-    for k in range(len(scores)):
+    k = 0
+    while left > 0:
         if scores[k] == least:
             weights[k] = weight
             left -= 1
-            if left == 0:
-                break
+        k += 1
 
 
 @kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def test_a_file_of_the_users_folder_can_trade_a_portfolio(tmp_path: Path) -> Non
     assert faults(made) == []
     assert run(made).stats.fills > 10
     assert made.schema()["instruments"] == {"least": 1, "most": 100_000}
+
+
+def test_the_portfolio_strategy_in_the_docs_is_one(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[4] / "docs" / "strategies.md"
+    (text,) = re.findall(r"```python\n(\"\"\"Everything that has.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    made = load_any(written(tmp_path, text))
+    assert isinstance(made, PortfolioStrategy)
+    assert faults(made) == []
+    assert run(made).stats.fills == 6  # three bought at once, and put right at bar 21
 
 
 def test_what_hosts_one_instrument_is_never_given_a_portfolio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
