@@ -26,7 +26,8 @@ from shared.contracts.times import from_ms
 from shared.trading import ledger, loop, portfolio_loop
 from shared.trading.columns import Floats, Integers, MarketColumns
 from shared.trading.compiled import cache
-from shared.trading.compiled.loops import UNKNOWN_COLUMN, Failure, as_python, compiled_or_none, register
+from shared.trading.compiled.callbacks import Failure
+from shared.trading.compiled.loops import UNKNOWN_COLUMN, as_python, compiled_or_none, register
 from shared.trading.kernel import kernel
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, Market, PortfolioRules, RuleRows, no_legs
