@@ -15,7 +15,7 @@ from shared.trading.calendars import bars_a_session, mean_sessions
 from shared.trading.kernel import kernel
 
 DAYS_PER_YEAR = 365.2425  # the mean length of the Gregorian year: all of it, for a market that never closes
-ROUNDING = 1e-12  # of a mean square: a variance below it is what rounding left of returns that were all equal
+ROUNDING = 1e-9  # of a mean square: a variance below it is what a million roundings left of returns that were all equal
 
 
 class Stats(NamedTuple):

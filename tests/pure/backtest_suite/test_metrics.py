@@ -11,7 +11,7 @@ import empyrical
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -135,6 +135,10 @@ def test_the_figures_inside_the_loop_are_the_figures_of_its_curve(moves: list[in
         stats = with_fill(stats, pnl, 250.0, True)
     loop = figures(stats, bars=len(curve), start=start, fees=0.0, periods_per_year=per_year)
     told = metrics_of(curve, start=start, periods_per_year=per_year, results=moves, risks=[250.0] * len(moves))
+    # A loop that keeps sums subtracts two numbers that are nearly equal when returns nearly are: a Sharpe ratio of a bar
+    # of 1,000 leaves it 10 digits of 16. Nothing earns that.
+    for sharpe in (told.sharpe, loop.sharpe):
+        assume(not abs(sharpe) / math.sqrt(per_year) > 1000.0)
     for ours, theirs in (
         (told.total_return, loop.net_return),
         (told.max_drawdown, loop.max_drawdown),
