@@ -51,11 +51,17 @@ class ProgressKeeper:
     # -- our own -----------------------------------------------------------------------------------------------------
 
     def reached(self, venue: str, symbol: str, timeframe: str, opened_at: datetime, *, idle_until_ms: int = 0) -> None:
-        """All that this bar caused is committed and answered. Call it after the commit (`effects.afterwards`)."""
+        """All that this bar caused is committed and answered. Call it after the commit (`effects.afterwards`).
+
+        It is said at once, but for bars at which we are idle and said so before: for them nobody waits.
+        """
+        series = f"{symbol}.{timeframe}"
         self._venue = venue
-        self._at[f"{symbol}.{timeframe}"] = to_ms(opened_at)
+        self._at[series] = to_ms(opened_at)
+        was_idle = to_ms(opened_at) < self._idle_until.get(series, 0) == idle_until_ms
         self.is_idle_until(symbol, timeframe, idle_until_ms)
-        self._changed.set()
+        if not was_idle:
+            self._changed.set()
 
     def is_idle_until(self, symbol: str, timeframe: str, opened_ms: int) -> None:
         """Nothing can fall due here before this bar (0: the next one), whatever bars say. See `Progress.idle_until`.

@@ -221,7 +221,7 @@ class Around:
         return (
             progress is not None
             and not progress.holding
-            and progress.at.get("BTC-USDT.1m", -1) >= opened_ms
+            and max(progress.at.get("BTC-USDT.1m", -1), progress.idle_until.get("BTC-USDT.1m", 0) - 1) >= opened_ms
             and self._known >= set(progress.told)
         )
 
