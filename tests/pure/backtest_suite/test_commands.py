@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.feather
 import pytest
 from typer.testing import CliRunner
 
 from services.backtest_suite.commands import app
 from services.backtest_suite.manifests import Manifest
 from shared.contracts.errors import BadMessage, NeedsOperator
+from shared.runtime.settings import PORTS
+from tests.pure.backtest_suite.markets import experiment, trends
 from tests.pure.backtest_suite.test_run_store import environment
 
 RUN = ["run", "trend_follow", "--from", "2022-01-01", "--to", "2022-06-30"]
@@ -120,6 +127,55 @@ def test_what_is_wrong_is_said_with_what_is_right(hourly: list[str], tmp_path: P
     assert "2022-01-31" in said([*RUN[:2], *hourly, "--from", "yesterday"], tmp_path, exit_code=2)
     assert "Expected a number" in said([*RUN, *hourly, "--cash", "much"], tmp_path, exit_code=2)
     assert "Name a STRATEGY" in said(["run", *hourly], tmp_path, exit_code=2)
+
+
+def test_bars_come_from_the_ingester_of_a_running_stack(tmp_path: Path) -> None:
+    series = trends(600).columns
+    out = io.BytesIO()
+    names = ("timestamp", "open", "high", "low", "close", "volume")
+    pyarrow.feather.write_feather(
+        pa.table(dict(zip(names, series.all(), strict=True))), out, compression="uncompressed"
+    )
+    asked: list[str] = []
+
+    class Ingester(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(out.getvalue())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Ingester) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            stack = {"port_base": server.server_port - PORTS["ingester"]}
+            (tmp_path / "running.json").write_text(json.dumps(stack))
+            told = json_of(
+                ["run", "trend_follow", "--symbol", "BTC-USDT", "--timeframe", "1h", "--stack", str(tmp_path)], tmp_path
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert told["bars"] == 600
+    assert "symbol=BTC-USDT" in asked[0]
+    assert told["metrics"]["sharpe"] == pytest.approx(experiment(bars=trends(600)).run().metrics.sharpe, rel=1e-3)
+
+
+def test_the_command_ends_with_the_code_that_it_documents(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "backtest", "run", "trend_folow", "--data", "nowhere"],
+        check=False,
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 78
+    assert done.stderr.startswith("trimtab: A strategy must be one of")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_strategy_that_raises_is_one_clear_line_with_the_bar(hourly: list[str], tmp_path: Path) -> None:
