@@ -24,11 +24,16 @@ def main(
 ) -> None:
     """One backtest for each instrument of the folder."""
     sys.path[0] = str(ROOT)  # the folder one stands in has modules of its own names
-    from services.cli import main as trimtab
+    from services.backtest_suite.commands import app
+    from shared.contracts.errors import TrimtabError
 
-    sys.argv = ["trimtab", "backtest", "run", strategy, "--data", str(data_dir), "--output-dir", str(output_dir)]
-    sys.argv += ["--params", params, "--data-dir", str(ROOT / "var" / "backtests")]
-    trimtab()
+    given = ["run", strategy, "--data", str(data_dir), "--output-dir", str(output_dir)]
+    given += ["--params", params, "--data-dir", str(ROOT / "var" / "backtests")]
+    try:
+        app(given, prog_name="trimtab backtest")
+    except TrimtabError as error:
+        typer.echo(f"trimtab: {error}", err=True)
+        raise typer.Exit(78) from None
 
 
 if __name__ == "__main__":
