@@ -44,6 +44,7 @@ from shared.trading.indicators import (
     value,
 )
 from shared.trading.kernel import copy, freeze, kernel, ring, same, thaw
+from shared.trading.leakcheck import Leak, leaks
 from shared.trading.portfolio import Market
 from shared.trading.ranking import kth_largest, weigh_largest
 from shared.trading.strategies import all_strategies, find_strategy, load_all, load_any, load_strategies, load_strategy
@@ -96,6 +97,7 @@ __all__ = [
     "Higher",
     "Highest",
     "Instrument",
+    "Leak",
     "Market",
     "MarketColumns",
     "PortfolioRun",
@@ -139,6 +141,7 @@ __all__ = [
     "is_ready",
     "kernel",
     "kth_largest",
+    "leaks",
     "load_all",
     "load_any",
     "load_strategies",

@@ -62,26 +62,26 @@ def leaks(compute: Compute, bars: Columns, *, cuts: int = CUTS, seed: int = 7, t
     """The first leaking bar of each column of `compute(bars)` that has one, earliest first.
 
     Values are compared bit for bit; `tolerance` (relative) is for sums that are added in another order when there are
-    more of them. Raises NeedsOperator when `compute` does not give one value a bar.
+    more of them. Raises NeedsOperator when `compute` raises, or does not give one value a bar.
     """
     import numpy as np
 
     if len(bars) < 2:
         raise NeedsOperator(f"There is no future in {len(bars)} bars: give at least 2, better 1,000.")
     rng = np.random.default_rng(seed)
-    whole = columns_of(compute(bars), len(bars))
+    whole = _asked(compute, bars)
     found: dict[str, Leak] = {}
 
-    def look(how: str, answer: object, size: int, known: int) -> None:
-        for leak in _differences(whole, columns_of(answer, size), known, bars, how, tolerance):
+    def look(how: str, other: Columns, known: int) -> None:
+        for leak in _differences(whole, _asked(compute, other), known, bars, how, tolerance):
             if leak.column not in found or leak.bar < found[leak.column].bar:
                 found[leak.column] = leak
 
     for known in np.unique(np.linspace(1, len(bars) - 1, cuts + 2).astype(int))[1:].tolist():
-        look(PREFIX, compute(bars.part(0, known)), known, known)
-        look(FUTURE, compute(other_future(bars, known, rng, JUMP)), len(bars), known)
-        look(FUTURE, compute(other_future(bars, known, rng, -JUMP)), len(bars), known)
-    look(AGAIN, compute(bars), len(bars), len(bars))
+        look(PREFIX, bars.part(0, known), known)
+        look(FUTURE, other_future(bars, known, rng, JUMP), known)
+        look(FUTURE, other_future(bars, known, rng, -JUMP), known)
+    look(AGAIN, bars, len(bars))
     for leak in list(_first_ones(compute, bars, rng, found, tolerance)):
         found[leak.column] = leak
     return sorted(found.values(), key=lambda leak: leak.bar)
@@ -143,6 +143,17 @@ def strategy_tables(strategy: Strategy, params: Any, terms: Terms) -> dict[str, 
         return dict(zip(Target._fields, np.array(list(_hosted(strategy, params, terms, bars))).T, strict=True))
 
     return {"stepped": stepped, "compiled": compiled, "hosted": hosted}
+
+
+def _asked(compute: Compute, bars: Columns) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        answer = compute(bars)
+    except Exception as error:
+        raise NeedsOperator(
+            f"Columns of {len(bars)} bars could not be made: {type(error).__name__}: {error}. "
+            "What needs more bars must say NaN, or 0.0, for the first ones."
+        ) from error
+    return columns_of(answer, len(bars))
 
 
 def _hosted(strategy: Strategy, params: Any, terms: Terms, bars: Columns) -> Iterator[Target]:
@@ -207,9 +218,9 @@ def _first_ones(
         looked_at += 3 * len(near)
         if looked_at > LOOKED_AT or not any(i < bar for bar in last.values()):
             return
-        now = columns_of(compute(near), len(near))
+        now = _asked(compute, near)
         for jump in (JUMP, -JUMP):
-            other = columns_of(compute(other_future(near, i + 1, rng, jump)), len(near))
+            other = _asked(compute, other_future(near, i + 1, rng, jump))
             for leak in _differences(now, other, i + 1, bars, FUTURE, tolerance):
                 if leak.bar < last.get(leak.column, 0):
                     del last[leak.column]

@@ -21,7 +21,7 @@ from shared.trading.indicators import Sma, sma, sma_step, value
 from shared.trading.kernel import kernel, same
 from shared.trading.strategy import Strategy, strategy
 from shared.trading.values import Bar, Regime, Target, flat, long
-from tests.pure.trading.test_same_bits import EVERY, QUICK, any_bars, any_terms
+from tests.pure.trading.test_same_bits import EVERY, QUICK, any_bars, any_detailed_terms, any_terms
 
 BTC = Instrument(symbol="BTC-USDT", base="BTC", quote="USDT", tick=Decimal("0.01"), lot=Decimal("0.001"))
 TERMS = Terms(BTC, "1m", Costs(fee_bps=10, slippage_bps=5), Decimal(10_000))
@@ -73,7 +73,7 @@ class Above:
 
 def above(bars: Columns, length: int) -> Floats:
     """The same over whole columns, with the sums in the same order."""
-    dropped = np.concatenate([np.zeros(length), bars.close[:-length]])[: len(bars)]
+    dropped = np.concatenate([np.zeros(length), bars.close])[: len(bars)]
     total = np.cumsum(bars.close - dropped)  # one after the other
     return np.where((np.arange(len(bars)) >= length - 1) & (bars.close > total / length), 1.0, 0.0)
 
@@ -133,7 +133,7 @@ def test_a_kernel_a_callback_and_a_function_over_columns_earn_the_same_to_the_la
 
 @pytest.mark.parametrize("name", EVERY)
 @settings(max_examples=25, deadline=None)
-@given(data=st.data(), bars=any_bars(), terms=any_terms())
+@given(data=st.data(), bars=any_bars(), terms=any_terms() | any_detailed_terms())
 def test_every_strategy_earns_the_same_when_python_decides_first(
     name: str, data: st.DataObject, bars: Columns, terms: Terms
 ) -> None:

@@ -222,6 +222,8 @@ def test_another_future_is_one_that_could_have_been() -> None:
 def test_a_function_that_loses_bars_is_told_so() -> None:
     with pytest.raises(NeedsOperator, match=r"Column value must have one value for each of the 600 bars, was \(599,\)"):
         leaks(lambda b: np.diff(b.close), BARS)
+    with pytest.raises(NeedsOperator, match=r"Columns of 47 bars could not be made: ValueError: .* must say NaN"):
+        leaks(lambda b: np.append(np.zeros(49), np.lib.stride_tricks.sliding_window_view(b.close, 50)[:, 0]), BARS)
     with pytest.raises(NeedsOperator, match="no future in 1 bars"):
         leaks(feature_table, BARS.part(0, 1))
 
