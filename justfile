@@ -57,6 +57,7 @@ golden:
 # renew what each strategy does on real and simulated bars; shows every figure that changes, old -> new
 regressions:
     python -m tests.pure.trading.regressions
+    python -m tests.pure.trading.portfolio.regressions
 
 # lock the libraries again (names and hashes, no address)
 lock:
