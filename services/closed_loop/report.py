@@ -53,6 +53,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fills: int
     trades: int
     fees: float
+    halts: tuple[str, ...]  # what a breaker stopped, when and why: from then on nothing was traded
     equity_start: float
     equity_end: float
     metrics: Metrics
@@ -88,6 +89,11 @@ def outcome(house: House, plan: Plan, strategies: Mapping[str, Strategy], elapse
         fills=len(heard(server, said.TRADE_FILL)),
         trades=len(trades),
         fees=float(snapshots[-1].fees),
+        halts=tuple(
+            f"{one.at:%Y-%m-%d %H:%M} {one.breaker}: {one.reason}"
+            for one in heard(server, said.BREAKER_TRIPPED)
+            if one.after == "halted" != one.before
+        ),
         equity_start=float(plan.cash),
         equity_end=float(snapshots[-1].equity),
         metrics=metrics_of(equity, periods_per_year=periods_per_year(market.timeframe, some.instrument.calendar)),
@@ -175,19 +181,19 @@ def show(told: Outcome, console: Console) -> None:
         f"models {told.models_promoted} promoted, {told.models_refused} refused; presets {told.presets_promoted} promoted,"
         f" {told.presets_refused} refused, of {told.trials:,} parameter sets tried; {told.decisions} choices\n"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("sleeve", "epochs", "presets", *(told.contributions[0].net_return if told.contributions else ())):
-        table.add_column(head, justify="left" if head == "sleeve" else "right", no_wrap=head == "sleeve")
+    for halt in told.halts:
+        console.print(f"[bold]halted[/] {halt}")
     for one in told.contributions:
-        returns = [f"{value:+.2%}" for value in one.net_return.values()]
-        table.add_row(one.sleeve, str(one.epochs), str(one.presets), *returns)
-    console.print(table)
-    for one in told.contributions:
+        table = Table(
+            *one.net_return, title=f"{one.sleeve}: {one.epochs} epochs, {one.presets} presets", title_justify="left"
+        )
+        table.add_row(*(f"{value:+.2%}" for value in one.net_return.values()))
+        console.print(table)
         if one.presets < 2:
-            console.print(f"{one.sleeve}: one preset was all there was; nothing was chosen.")
+            console.print("One preset was all there was: nothing was chosen.")
             continue
         console.print(
-            f"{one.sleeve}: an epoch earned {_said(one.bandit)} more than equal choice, {_said(one.over_best)} more than the "
+            f"An epoch earned {_said(one.bandit)} more than equal choice, {_said(one.over_best)} more than the "
             f"best single preset in hindsight; seeing the regime added {_said(one.regime)}."
         )
     console.print(f"\n{told.elapsed_s:.1f} s")

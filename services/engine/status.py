@@ -73,7 +73,7 @@ async def status(store: Store, desk: Desk, account: str, venue: str, mode: str) 
         halts=await _count(store, "halts"),
         regimes=regimes,
         equity_start=Decimal(0) if cash is None else Decimal(cash.decode()),
-        equity_end=desk.equity,
+        equity_end=desk.standing.equity,
         open_orders=len(desk.sleeve_of),
         halted_sleeves={each.name: each.kept.halted for each in desk.sleeves.values() if each.kept.halted},
         series=tuple(series),
