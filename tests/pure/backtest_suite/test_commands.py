@@ -192,7 +192,7 @@ def test_a_strategy_that_raises_is_one_clear_line_with_the_bar(hourly: list[str]
         "STRATEGY = strategy('breaks', Params, start, step, bounds={'at': (0, 10000)}, warmup=lambda p: 0)\n"
     )
     told = said(["run", str(file), *RUN[2:], *hourly], tmp_path, exit_code=1)
-    assert "raised ZeroDivisionError at bar 100 (2022-01-05 04:00)" in told
+    assert "raised ZeroDivisionError at bar 100 (2022-01-05 04:00" in told
 
 
 def test_the_earlier_systems_line_works_unchanged(test_data: Path, tmp_path: Path) -> None:
