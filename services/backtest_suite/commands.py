@@ -15,9 +15,9 @@ import typer
 from services.backtest_suite import repeating, reports, terminal
 from services.backtest_suite.axes import axes_of, params_of
 from services.backtest_suite.backends import Backend
-from services.backtest_suite.driver import Result
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, run_grid
 from services.backtest_suite.options import Asked, asks
+from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import strategy_named
 from shared.trading.compiled import Failure

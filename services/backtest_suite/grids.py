@@ -134,7 +134,7 @@ class GridResult:
         return self.sign * float(getattr(outcome.figures, self.metric))
 
     def _repr_html_(self) -> str:
-        from services.backtest_suite.reports import grid_card_of
+        from services.backtest_suite.pages import grid_card_of
 
         return grid_card_of(self)
 

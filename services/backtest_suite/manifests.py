@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from shared.trading.compiled.loops import EXECUTION
 from shared.trading.kernel import KERNELS, fingerprint
 from shared.trading.performance import figures
 from shared.trading.scales import Scale
+from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import Strategy
 
 Params = dict[str, int | float | bool]
@@ -121,3 +123,12 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "source"  # our own, in a checkout that is not installed
+
+
+def file_of(strategy: Strategy) -> Path | None:
+    """The file of a strategy of the user's own; None for ours, and for one that stands in no file, as in a notebook."""
+    module = sys.modules.get(strategy.Params.__module__)
+    if BUILT_IN.get(strategy.name) is strategy or getattr(module, "STRATEGY", None) is not strategy:
+        return None
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file)

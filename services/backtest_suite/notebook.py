@@ -14,9 +14,10 @@ import msgspec
 from services.backtest_suite.axes import Axes, axes_of
 from services.backtest_suite.backends import Backend
 from services.backtest_suite.data import Bars
-from services.backtest_suite.driver import DECIDED, Experiment, Given, Result
+from services.backtest_suite.driver import DECIDED, Experiment, Given
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, Progress, run_grid
 from services.backtest_suite.manifests import Reading
+from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import DEFAULT_FOLDER, RunStore
 from services.backtest_suite.sources import bars_found, strategy_named
 from shared.contracts.errors import NeedsOperator

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import Manifest
+from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import bars_found, strategy_named
 from shared.contracts.errors import BadMessage, NeedsOperator

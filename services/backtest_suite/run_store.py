@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import msgspec
 
-from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import SHORT, Manifest
 from services.backtest_suite.outcomes import Outcome
+from services.backtest_suite.results import Result
 from shared.artifacts.canonical import canonical_json
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures

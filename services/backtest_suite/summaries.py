@@ -8,9 +8,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.driver import Experiment
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.manifests import Params, versions
+from services.backtest_suite.results import Result
 from services.backtest_suite.significance import deflated_sharpe, probabilistic_sharpe, sharpe_error
 from shared.contracts.governance import Costs
 from shared.contracts.times import from_ms

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.driver import Experiment
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.grids import Progress as OnProgress
+from services.backtest_suite.results import Result
 from services.backtest_suite.summaries import (
     Said,
     grid_headline,

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from services.backtest_suite.data import Bars
-from services.backtest_suite.driver import Experiment, file_of
-from services.backtest_suite.manifests import Assumptions, Params
+from services.backtest_suite.driver import Experiment
+from services.backtest_suite.manifests import Assumptions, Params, file_of
 from services.backtest_suite.outcomes import Outcome, outcome_of
 from shared.contracts.errors import NeedsOperator, TrimtabError
 from shared.trading.compiled.loops import compiled_loop

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from services.backtest_suite import charts, reports
+from services.backtest_suite import charts, pages
 from services.backtest_suite.axes import axes_of
-from services.backtest_suite.driver import Result
 from services.backtest_suite.grids import run_grid
-from services.backtest_suite.reports import page_of, publish, write_grid, write_run
+from services.backtest_suite.pages import page_of
+from services.backtest_suite.reports import publish, write_grid, write_run
+from services.backtest_suite.results import Result
 from shared.contracts.errors import NeedsOperator
 from tests.pure.backtest_suite.markets import FREE, bars_at, experiment
 from tests.pure.backtest_suite.test_run_store import python
@@ -76,7 +77,7 @@ def test_every_chart_of_a_report_is_well_formed_and_stays_on_its_canvas(result: 
 
 def test_monthly_returns_multiply_to_the_whole() -> None:
     made = experiment().run({"fast": 5, "slow": 20})
-    years = reports._monthly(made.experiment.bars.columns.opened_at_ms, made.equity)
+    years = pages._monthly(made.experiment.bars.columns.opened_at_ms, made.equity)
     (_, cells) = years[0]
     told = [float(text) for text, _ in cells if text]
     months, year = told[:-1], told[-1]
