@@ -132,7 +132,8 @@ class Trial:
     def trades(self, run: Run) -> list[Trade]:
         """The closed trades of a run, oldest first."""
         assert run.fills is not None
-        return trades_of(run.fills, self.bars.opened_at_ms, self.scale)
+        assert run.charges is not None
+        return trades_of(run.fills, run.charges, self.bars.opened_at_ms, self.scale)
 
 
 def evidence_metrics(trial: Trial, run: Run, rng: np.random.Generator) -> dict[str, float]:

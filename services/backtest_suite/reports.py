@@ -23,6 +23,7 @@ TRADE_COLUMNS = (
     "entry_price",
     "exit_price",
     "fees",
+    "charges",
     "pnl",
     "bars_held",
     "reason",

@@ -178,7 +178,8 @@ class Result:
     def trades(self) -> list[Trade]:
         """The round trips, oldest first."""
         assert self.run.fills is not None
-        return trades_of(self.run.fills, self.experiment.filled_at_ms, self._scale)
+        assert self.run.charges is not None
+        return trades_of(self.run.fills, self.run.charges, self.experiment.filled_at_ms, self._scale)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -200,9 +201,9 @@ class Result:
 
     @cached_property
     def result_sha256(self) -> str:
-        """Of every fill and of the equity at every close, in ledger units: equal means the same to the last unit."""
+        """Of every fill, charge, and the equity at every close, in ledger units: equal means the same to the last unit."""
         digest = hashlib.sha256()
-        for numbers in (self.run.fills, self.run.curve):
+        for numbers in (self.run.fills, self.run.charges, self.run.curve):
             assert numbers is not None
             digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
         return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""Fills to round trips: a trade runs from flat to flat, and its result is net of every fee."""
+"""Fills to round trips: a trade runs from flat to flat, and its result is net of every fee and of what holding cost."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +25,8 @@ class Trade:
     entry_price: float
     exit_price: float
     fees: Decimal
-    pnl: Decimal  # net of fees
+    charges: Decimal  # funding and borrowing; negative: received
+    pnl: Decimal  # net of both
     bars_held: int
     reason: str  # why it ended: one of fills.REASONS
 
@@ -40,6 +42,7 @@ class _Open:
     left: int = 0
     exit_cost: int = 0
     fees: int = 0  # ledger units
+    charges: int = 0
 
     def take(self, lots: int, ticks: int, fee: int) -> None:
         if lots * self.side > 0:
@@ -52,7 +55,7 @@ class _Open:
 
     def closed(self, bar: int, reason: int, times: Integers, scale: Scale) -> Trade:
         tick = float(scale.tick)
-        earned = (self.exit_cost - self.entry_cost) * self.side * scale.unit - self.fees
+        earned = (self.exit_cost - self.entry_cost) * self.side * scale.unit - self.fees - self.charges
         return Trade(
             entry_at=from_ms(int(times[self.bar])),
             exit_at=from_ms(int(times[bar])),
@@ -61,21 +64,27 @@ class _Open:
             entry_price=self.entry_cost / self.entered * tick,
             exit_price=self.exit_cost / self.left * tick,
             fees=scale.amount(self.fees),
+            charges=scale.amount(self.charges),
             pnl=scale.amount(earned),
             bars_held=bar - self.bar,
             reason=REASONS[reason],
         )
 
 
-def trades_of(fills: Integers, times: Integers, scale: Scale) -> list[Trade]:
-    """The closed trades of `fills` (k, 5: bar, lots, ticks, fee, reason), oldest first. `times` (n,) tell when a bar's fills happened (ms).
+def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale) -> list[Trade]:
+    """The closed trades of `fills` (k, 5: bar, lots, ticks, fee, reason), oldest first.
 
-    A fill that turns a position ends one trade and begins another; each pays its share of the fee, as in the ledger.
+    `charges` (m, 3: bar, ledger units, reason) are what holding cost, and `times` (n,) tell when a bar's fills happened
+    (ms). A fill that turns a position ends one trade and begins another; each pays its share of the fee, as in the ledger.
+    A bar's charges are borne by the trade that was open before it, else by the one that it opened.
     """
     closed: list[Trade] = []
     trade: _Open | None = None
     held = 0
+    owed = deque(charges.tolist())
     for bar, lots, ticks, fee, reason in fills.tolist():
+        if trade is not None:
+            trade.charges += _due(owed, bar)
         if trade is not None and held * (held + lots) < 0:
             part = share_of(fee, abs(held), abs(lots))
             trade.take(-held, ticks, part)
@@ -83,9 +92,18 @@ def trades_of(fills: Integers, times: Integers, scale: Scale) -> list[Trade]:
             trade, lots, fee, held = None, lots + held, fee - part, 0
         if trade is None:
             trade = _Open(1 if lots > 0 else -1, bar)
+            trade.charges += _due(owed, bar)
         trade.take(lots, ticks, fee)
         held += lots
         if held == 0:
             closed.append(trade.closed(bar, reason, times, scale))
             trade = None
     return closed
+
+
+def _due(owed: deque[list[int]], bar: int) -> int:
+    """What was charged up to this bar and nobody has borne."""
+    total = 0
+    while owed and owed[0][0] <= bar:
+        total += owed.popleft()[1]
+    return total

@@ -25,7 +25,8 @@ from shared.trading.strategies import BUILT_IN
 from tests.pure.backtest_suite.markets import BTC, FREE, bars_at, experiment, trends
 
 SCALE = Scale.of(BTC)
-SIGNAL, STOP = 0, 1
+SIGNAL, STOP, FUNDING = 0, 1, 6
+NO_CHARGES = np.zeros((0, 3), np.int64)
 
 
 def test_a_run_tells_what_the_loop_counted() -> None:
@@ -53,7 +54,7 @@ def test_a_round_trip_is_told_with_its_price_its_fees_and_why_it_ended() -> None
         ]
     )
     times = np.arange(10) * 60_000
-    (trade,) = trades_of(fills, times, SCALE)
+    (trade,) = trades_of(fills, NO_CHARGES, times, SCALE)
     assert (trade.side, trade.quantity, trade.entry_price, trade.exit_price) == ("long", 2, 100.0, 100.0)
     assert (trade.fees, trade.pnl) == (Decimal("0.40"), Decimal("-0.40"))
     assert (trade.entry_at.minute, trade.exit_at.minute, trade.bars_held, trade.reason) == (3, 9, 6, "stop")
@@ -70,29 +71,62 @@ def test_a_fill_that_turns_a_position_ends_one_trade_and_begins_the_next() -> No
             (2, 2 * lot, 11_000, 0, SIGNAL),
         ]
     )
-    one, two = trades_of(fills, np.arange(3) * 60_000, SCALE)
+    one, two = trades_of(fills, NO_CHARGES, np.arange(3) * 60_000, SCALE)
     assert (one.side, one.pnl, one.fees) == ("long", Decimal("19.9"), Decimal("0.1"))
     assert (two.side, two.pnl, two.fees, two.quantity) == ("short", Decimal("19.8"), Decimal("0.2"), 2)
 
 
+def test_funding_is_borne_by_the_trade_that_was_open() -> None:
+    # Short 1 from bar 1 to bar 4 at 100 and 90: +10. Funding: 0.50 paid on bar 2, 0.20 received on bar 4, before the open.
+    # Long 1 from bar 6 on: what is charged on bar 6 is not the short's.
+    lot = 100_000
+    fills = np.array(
+        [
+            (1, -lot, 10_000, 0, SIGNAL),
+            (4, lot, 9_000, 0, SIGNAL),
+            (6, lot, 9_000, 0, SIGNAL),
+            (9, -lot, 9_000, 0, SIGNAL),
+        ]
+    )
+    charges = np.array(
+        [(bar, SCALE.units(Decimal(paid)), FUNDING) for bar, paid in ((2, "0.50"), (4, "-0.20"), (6, "0.30"))]
+    )
+    short, long = trades_of(fills, charges, np.arange(10) * 60_000, SCALE)
+    assert (short.charges, short.pnl) == (Decimal("0.3"), Decimal("9.7"))
+    assert (long.charges, long.pnl) == (Decimal("0.3"), Decimal("-0.3"))
+
+
+Fill = tuple[int, int, int, int]
+
+
 @given(
     fills=st.lists(
-        st.tuples(st.integers(-500, 500).filter(bool), st.integers(1, 10**6), st.integers(0, 10**6)), max_size=30
+        st.tuples(
+            st.integers(-500, 500).filter(bool),
+            st.integers(1, 10**6),
+            st.integers(0, 10**6),
+            st.integers(-(10**6), 10**6),
+        ),
+        max_size=30,
     )
 )
-def test_trades_earn_what_the_cash_says(fills: list[tuple[int, int, int]]) -> None:
+def test_trades_earn_what_the_cash_says(fills: list[Fill]) -> None:
     """Law 1: from flat to flat, the net results of the trades are the change of cash, to the last unit."""
     cash = lots = at_flat = 0
-    for bought, ticks, fee in fills:
-        turned = lots * (lots + bought) < 0
-        if turned:  # what closes pays its share
+    charges: list[tuple[int, int, int]] = []
+    for bar, (bought, ticks, fee, charge) in enumerate(fills):
+        if lots != 0:  # before the open
+            charges.append((bar, charge, FUNDING))
+            cash -= charge
+        if lots * (lots + bought) < 0:  # what closes pays its share
             at_flat = cash + lots * ticks * SCALE.unit - share_of(fee, abs(lots), abs(bought))
         cash -= bought * ticks * SCALE.unit + fee
         lots += bought
         if lots == 0:
             at_flat = cash
-    rows = np.array([(i, *fill, SIGNAL) for i, fill in enumerate(fills)], np.int64).reshape(-1, 5)
-    trades = trades_of(rows, np.arange(len(fills) + 1), SCALE)
+    rows = np.array([(i, *fill[:3], SIGNAL) for i, fill in enumerate(fills)], np.int64).reshape(-1, 5)
+    held = np.array(charges, np.int64).reshape(-1, 3)
+    trades = trades_of(rows, held, np.arange(len(fills) + 1), SCALE)
     assert sum((trade.pnl for trade in trades), Decimal(0)) == SCALE.amount(at_flat)
 
 
