@@ -129,7 +129,7 @@ def run(
     rules: Any,
     trade_from: int,
     notes: list[int],
-) -> tuple[Sleeve, Any, int]:
+) -> tuple[Sleeve, Any, int, bool]:
     """Step a strategy over columns of bars and trade what it wants.
 
     Regimes are columns of the same length, or of length 1. `owner` is the state to begin with and `purse` the account;
@@ -137,24 +137,29 @@ def run(
     `NOTE` numbers for each fill, as many as there is room for.
 
     Nothing else is told bar by bar: a curve follows from the fills, and a test or a store a bar is 5 % of the loop.
-    Returns the sleeve, its sums, and how many numbers were noted.
+    Returns the sleeve, its sums, how many numbers were noted, and whether the strategy raised. That is caught here and in
+    no frame further out: an exception leaks what the compiled frames that it passes hold, and no ring is held here.
     """
     state = lent(owner)
     account = lent(purse)
     rules = lent(rules)
     with_regime = 1 if len(bull) > 1 else 0
-    for i in range(len(close)):
-        if account.sleeve.plan.want != 0:
-            if account.sleeve.refused != 0:
-                break
-            account = opened_bar(account, i, open, high, low, close, rules, notes)
-        k = i * with_regime
-        bar = Bar(opened_at[i], open[i], high[i], low[i], close[i], volume[i])
-        state, target = step(state, bar, Regime(bull[k], bear[k], chop[k]), params)
-        account = closed_bar(
-            account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
-        )
-    return account.sleeve, account.stats, account.written
+    raised = False
+    try:
+        for i in range(len(close)):
+            if account.sleeve.plan.want != 0:
+                if account.sleeve.refused != 0:
+                    break
+                account = opened_bar(account, i, open, high, low, close, rules, notes)
+            k = i * with_regime
+            bar = Bar(opened_at[i], open[i], high[i], low[i], close[i], volume[i])
+            state, target = step(state, bar, Regime(bull[k], bear[k], chop[k]), params)
+            account = closed_bar(
+                account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
+            )
+    except Exception:  # noqa: BLE001 - found again, interpreted, by who asked
+        raised = True
+    return account.sleeve, account.stats, account.written, raised
 
 
 def rows(
@@ -174,38 +179,32 @@ def rows(
     trade_from: Sequence[int],
     notes: list[int],
     told: Any,
-) -> int:
+) -> None:
     """Run each row of a table of parameters, and write what came of it to the same row of `told`.
 
-    `like` shows what a row's numbers are. Returns how many rows were run: fewer than there are when one raised, which
-    is caught here, because an exception that leaves compiled code leaks the rings of the frames that it passes.
+    `like` shows what a row's numbers are.
     """
     for row in range(len(trade_from)):
-        try:
-            params = unpacked(table, row, like)
-            owner = start(params)
-            purse = opening(cash, rules)
-            result = run(
-                opened_at,
-                open,
-                high,
-                low,
-                close,
-                volume,
-                bull,
-                bear,
-                chop,
-                params,
-                owner,
-                purse,
-                rules,
-                trade_from[row],
-                notes,
-            )
-            pack(told, row, result)
-        except Exception:  # noqa: BLE001 - found again, interpreted, by who asked
-            return row
-    return len(trade_from)
+        params = unpacked(table, row, like)
+        owner, purse = start(params), opening(cash, rules)
+        result = run(
+            opened_at,
+            open,
+            high,
+            low,
+            close,
+            volume,
+            bull,
+            bear,
+            chop,
+            params,
+            owner,
+            purse,
+            rules,
+            trade_from[row],
+            notes,
+        )
+        pack(told, row, result)
 
 
 def follow(

@@ -9,6 +9,7 @@ was decided, and earns the bits that the fused loop would have earned.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, cast
@@ -88,6 +89,8 @@ def stepped_targets(
 def failure(strategy: Strategy, bars: Columns, params: Any, regimes: Sequence[Floats]) -> Failure:
     """What the strategy raised, found again interpreted: the bits are the same, bar and traceback are Python's."""
     _, told = stepped_targets(strategy, params, bars, regimes)
+    if told is not None and told.__cause__ is not None:
+        _let_go(told.__cause__)
     return told or Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")
 
 
@@ -122,6 +125,15 @@ def _collected(who: str, decide: Callable[[Bar], Target], bars: Columns) -> tupl
     kinds = (np.int64 if name == "max_bars" else np.float64 for name in Target._fields)
     columns: list[Any] = [np.repeat(c.astype(kind), lasted) for c, kind in zip(changes.T, kinds, strict=True)]
     return Targets(*columns), failure
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames that an error holds: without this it keeps every bar and the whole state alive."""
+    traceback.clear_frames(error.__traceback__)
+    frame = error.__traceback__ and error.__traceback__.tb_frame.f_back
+    while frame is not None and frame.f_code is stepped_targets.__code__:
+        frame.clear()
+        frame = frame.f_back
 
 
 def _numbers(target: Any) -> tuple[float, ...]:

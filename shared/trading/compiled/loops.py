@@ -97,14 +97,16 @@ def interpreted_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
         for params, first in zip(table, trade_from, strict=True):
             notes = call.notes.tolist()
             owner, purse = strategy.start(params), events.opening(call.cash, call.rules)
-            try:
-                results.append(python(*columns, params, owner, purse, call.rules, first, notes))
-            except Exception:  # noqa: BLE001 - found again, with its bar, by who asked
-                results.append(None)
+            results.append(_whole(python(*columns, params, owner, purse, call.rules, first, notes)))
             call.notes[:] = notes
         return results
 
     return call
+
+
+def _whole(result: tuple[Any, Any, int, bool]) -> tuple[Any, Any, int] | None:
+    *told, raised = result
+    return None if raised else (told[0], told[1], told[2])
 
 
 def decided_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
@@ -144,17 +146,11 @@ def _compiled(strategy: Strategy, events: Events) -> Loop | None:
 
     def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
         purse = events.opening(call.cash, call.rules)
-        like = (purse.sleeve, purse.stats, purse.written)
+        like = (purse.sleeve, purse.stats, purse.written, False)
         told = np.zeros((len(table), packing.width(like)), np.int64)
         rows, first, rules = packing.packed(table), np.array(trade_from, np.int64), lending.owned(call.rules)
-        results: list[Any] = []
-        while len(results) < len(table):
-            at = len(results)
-            done = compiled(*call.columns, rows[at:], table[0], call.cash, rules, first[at:], call.notes, told[at:])
-            results += [packing.unpacked(row, like) for row in told[at : at + done].tolist()]
-            if len(results) < len(table):
-                results.append(None)
-        return results
+        compiled(*call.columns, rows, table[0], call.cash, rules, first, call.notes, told)
+        return [_whole(result) for result in packing.unpacked(told, like)]
 
     return compiled_or_none(strategy, call, *_nothing(strategy, events))
 
