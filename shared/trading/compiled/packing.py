@@ -10,7 +10,7 @@ the compiled half is `loop.unpacked` and `loop.pack`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,11 @@ def packed(values: Sequence[Any]) -> Integers:
     return np.array([[_bits(leaf) for leaf in _leaves(value)] for value in values], np.int64)
 
 
-def unpacked(row: Sequence[int], like: Any) -> Any:
-    """The tuple in this row, of the form of `like`, its rings included."""
-    return _read(iter(row), like)
+def unpacked(table: Integers, like: Any) -> list[Any]:
+    """The tuple in each row, of the form of `like`, its rings included."""
+    row = struct.Struct("<" + "".join("d" if isinstance(leaf, float) else "q" for leaf in _leaves(like)))
+    read = _reader(like)
+    return [read(iter(numbers)) for numbers in row.iter_unpack(table.tobytes())]
 
 
 def width(like: Any) -> int:
@@ -50,15 +52,15 @@ def _bits(leaf: float) -> int:
     return struct.unpack("<q", struct.pack("<d", leaf))[0] if isinstance(leaf, float) else int(leaf)
 
 
-def _read(row: Iterator[int], like: Any) -> Any:
+def _reader(like: Any) -> Callable[[Iterator[Any]], Any]:
+    """What makes such a tuple of numbers in a row."""
     if isinstance(like, tuple):
-        parts = [_read(row, part) for part in like]
-        return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+        readers = [_reader(part) for part in like]
+        make = getattr(like, "_make", tuple)
+        return lambda numbers: make([read(numbers) for read in readers])
     if isinstance(like, list):
-        return like
-    if isinstance(like, float):
-        return struct.unpack("<d", struct.pack("<q", int(next(row))))[0]
-    return type(like)(int(next(row)))
+        return lambda _: like
+    return (lambda numbers: bool(next(numbers))) if isinstance(like, bool) else next
 
 
 @overload(loop.unpacked, jit_options=INLINED, strict=False)
