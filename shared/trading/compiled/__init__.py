@@ -185,16 +185,15 @@ class _Job:
         runs: list[Run | Failure] = []
         for params, first, result in zip(table, trade_from, results, strict=True):
             notes = call.notes
-            if result[0].refused == CANNOT_REST:
+            if result is not None and result[0].refused == CANNOT_REST:
                 again = self._call(columns, with_notes, False)
                 (result,) = compiled_loop(strategy, again.events)(again, [params], [first])
                 notes = again.notes
-            *told, raised = result
-            if raised:
+            if result is None:
                 runs.append(failure(strategy, self.bars, params, self.regimes))
             else:
                 who = f"{strategy.name} {params}"
-                runs.append(self._told(who, params, told, first, notes, with_curve, with_fills))
+                runs.append(self._told(who, params, result, first, notes, with_curve, with_fills))
         return runs
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:

@@ -83,7 +83,9 @@ def stepped_targets(
         state, target = step(state, bar, next(every), params)
         return target
 
-    return _collected(f"{strategy.name} {params}", decide, bars)
+    collected = _collected(f"{strategy.name} {params}", decide, bars)
+    state = None  # a failure's frames keep `decide`, which would keep the state
+    return collected
 
 
 def failure(strategy: Strategy, bars: Columns, params: Any, regimes: Sequence[Floats]) -> Failure:

@@ -1,7 +1,7 @@
 """Rings inside compiled loops: an array that the loop owns, lent to the state as pointer and length.
 
 Arrays in a state would have their references counted on every bar, atomically: 4.6 times the whole loop. A lent ring has
-no count. The arrays belong to the frame that calls the loop, which catches what a strategy raises.
+no count. The arrays belong to the frame that calls the loop.
 
 A row of a table (n_bars, n) is lent in the same way, and so are the integers of a ledger over many instruments.
 """

@@ -94,6 +94,7 @@ def test_a_thousand_backtests_of_which_half_raise_leave_no_memory_behind() -> No
     before = resident_bytes()
     told = grid(FRAGILE, columns, table, terms, threads=1)
     assert [type(one) for one in told] == [Run, Failure] * 500
+    del told
     assert resident_bytes() - before < 5_000_000
 
 
