@@ -6,25 +6,28 @@ use · 78 a person must act (an unknown strategy, a parameter it does not take, 
 
 from __future__ import annotations
 
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from services.backtest_suite import repeating, reports, terminal
+from services.backtest_suite import repeating, reports, terminal, walk_reports
 from services.backtest_suite.axes import axes_of, params_of
 from services.backtest_suite.backends import Backend
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, run_grid
-from services.backtest_suite.options import Asked, asks
+from services.backtest_suite.options import Asked, asks, length
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import strategy_named
+from services.backtest_suite.walk_forward import SETS, Scheme, WalkForward, walk_forward
 from shared.trading.compiled import Failure
 
 app = typer.Typer(
     name="trimtab backtest",
-    help="What a strategy would have earned: one run, or a grid of parameter sets.",
+    help="What a strategy would have earned: one run, a grid of parameter sets, or a walk-forward.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -108,16 +111,57 @@ def grid(
         raise typer.Exit(1)
 
 
-def _done(act: Any, *given: Any) -> Any:
+@app.command("walk-forward")
+@asks
+def walk(
+    asked: Asked,
+    strategy: StrategyName,
+    train: Annotated[timedelta, typer.Option(parser=length, help="To tune on, such as 365d.")],
+    test: Annotated[timedelta, typer.Option(parser=length, help="To trade after it, such as 90d.")],
+    anchored: Annotated[bool, typer.Option("--anchored", help="Every training span begins at the first bar.")] = False,
+    embargo: Annotated[int, typer.Option(min=0, help="Bars between training and test that nobody looks at.")] = 0,
+    axes: Annotated[
+        list[str] | None, typer.Option("--grid", help="fast=5:50:5; without it sets are drawn from the schema.")
+    ] = None,
+    sets: Annotated[int, typer.Option(min=1, max=100_000, help="How many are drawn.")] = SETS,
+    metric: Annotated[str, typer.Option(help="What is best: sharpe, net_return, max_drawdown, ...")] = "sharpe",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all cores")] = None,
+    cache: Annotated[bool, typer.Option(help="Take what was computed before from the runs database.")] = True,
+) -> None:
+    """Tune on a span, trade the one after it, go on: what is told was never tuned on."""
+    scheme, values = Scheme(train, test, anchored, embargo), axes_of(axes or ())
+    found: list[WalkForward] = []
+    with RunStore(asked.data_dir) as store:
+        for experiment in asked.experiments(strategy_named(strategy)):
+            with terminal.progress_of(experiment) as on_progress:
+                one = _done(
+                    partial(walk_forward, sets=sets, metric=metric, workers=workers, use_cache=cache),
+                    experiment,
+                    scheme,
+                    values,
+                    store,
+                    on_progress=on_progress,
+                )
+                found.append(one)
+    for one in found:
+        if asked.output_dir is not None:
+            walk_reports.write_walk(one, _folder(asked.output_dir, one, len(found)))
+        if not asked.as_json:
+            terminal.show_walk(one)
+    if asked.as_json:
+        _say([one.summary() for one in found])
+
+
+def _done(act: Any, *given: Any, **named: Any) -> Any:
     """What the strategy raises is one clear line."""
     try:
-        return act(*given)
+        return act(*given, **named)
     except Failure as failure:
         typer.echo(f"trimtab: {failure}", err=True)
         raise typer.Exit(1) from None
 
 
-def _folder(folder: Path, of: Result | GridResult, of_how_many: int) -> Path:
+def _folder(folder: Path, of: Result | GridResult | WalkForward, of_how_many: int) -> Path:
     """The folder itself, or one below it for each instrument when there are several."""
     bars = of.experiment.bars
     return folder if of_how_many == 1 else folder / f"{bars.symbol}-{bars.timeframe}"

@@ -32,6 +32,8 @@ from shared.trading.columns import Integers
 from shared.trading.compiled import Targets, Terms, execute, scan
 from shared.trading.strategy import Strategy
 
+WARMUPS = 3  # lengths of the warm-up before a span: averages that never forget have forgotten enough by then
+
 
 class Given(TypedDict, total=False):
     """What may be said of a run, by name; what is not said is as in `Assumptions`."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from services.backtest_suite.bars import span_of, terms_for
+from services.backtest_suite.driver import WARMUPS
 from services.backtest_suite.formulas import calmar, correlation, kurtosis, path_of, returns_of, skew, total_return
 from services.backtest_suite.significance import (
     bootstrap_drawdowns,
@@ -37,7 +38,6 @@ from shared.trading.strategy import BadParams, Strategy
 
 DAY_MS = 86_400_000
 CRASHES = 5  # worlds with one crash each, at bars drawn from those on which something is held
-WARMUPS = 3  # lengths of the warm-up before the span: averages that never forget have forgotten enough by then
 
 
 def strategy_of(order: EvidenceOrdered, strategies: Mapping[str, Strategy]) -> tuple[Strategy, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from services.backtest_suite.axes import Axes, table_of
 from services.backtest_suite.backends import Backend, outcomes
 from services.backtest_suite.driver import Experiment
+from services.backtest_suite.manifests import Params
 from services.backtest_suite.outcomes import Outcome
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.significance import deflated_sharpe
@@ -78,12 +79,16 @@ class GridResult:
         return Surface(self.axes, [(outcome.params, self._value(outcome)) for outcome in self.outcomes])
 
     def best(self, count: int = 10) -> list[Best]:
-        """The best sets, best first; of equals the first of the table. Sets without the metric are left out."""
-        known = [(self._value(one), one.figures, one) for one in self.outcomes if one.figures is not None]
-        known = sorted((each for each in known if not math.isnan(each[0])), key=lambda each: each[0], reverse=True)
+        """The best sets, as `ranked`."""
         return [
-            Best(one, figures, self.sign * value, self.surface.plateau(one.params), self.surface.edges(one.params))
-            for value, figures, one in known[:count]
+            Best(
+                one,
+                figures,
+                self.sign * worth(figures, self.metric),
+                self.surface.plateau(one.params),
+                self.surface.edges(one.params),
+            )
+            for one, figures in ranked(self.outcomes, self.metric)[:count]
         ]
 
     @cached_property
@@ -129,9 +134,7 @@ class GridResult:
         }
 
     def _value(self, outcome: Outcome) -> float:
-        if outcome.figures is None:
-            return math.nan
-        return self.sign * float(getattr(outcome.figures, self.metric))
+        return math.nan if outcome.figures is None else worth(outcome.figures, self.metric)
 
     def _repr_html_(self) -> str:
         from services.backtest_suite.pages import grid_card_of
@@ -157,12 +160,55 @@ def run_grid(
     patience with one set, for `backend="processes"`. Raises NeedsOperator for a name or value that the strategy does not
     take; what a set raises is its outcome.
     """
-    if metric not in METRICS:
-        raise NeedsOperator(f"A grid's metric must be one of {', '.join(METRICS)}, was {metric!r}.")
+    check_metric(metric)
     table = table_of(experiment.strategy, axes)
-    fingerprints = [experiment.fingerprint(params) for params in table.sets]
+    done = run_sets(
+        experiment,
+        table.sets,
+        store,
+        backend=backend,
+        workers=workers,
+        timeout_s=timeout_s,
+        use_cache=use_cache,
+        on_progress=on_progress,
+    )
+    return GridResult(
+        experiment=experiment,
+        axes=axes,
+        metric=metric,
+        outcomes=done.outcomes,
+        rule_broken=table.rule_broken,
+        computed=done.computed,
+        elapsed_s=done.elapsed_s,
+        trials=done.trials,
+    )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of many parameter sets, in their order."""
+
+    outcomes: list[Outcome]
+    computed: int  # the others were known
+    elapsed_s: float
+    trials: int  # parameter sets ever tried on these bars, these included
+
+
+def run_sets(
+    experiment: Experiment,
+    sets: Sequence[Params],
+    store: RunStore | None = None,
+    *,
+    backend: Backend = "threads",
+    workers: int | None = None,
+    timeout_s: float = TIMEOUT_S,
+    use_cache: bool = True,
+    on_progress: Progress | None = None,
+) -> Done:
+    """Run these checked sets, on the terms of `run_grid`."""
+    fingerprints = [experiment.fingerprint(params) for params in sets]
     known = store.known(fingerprints) if store is not None and use_cache else {}
-    missing = [params for params, name in zip(table.sets, fingerprints, strict=True) if name not in known]
+    missing = [params for params, name in zip(sets, fingerprints, strict=True) if name not in known]
     found, done = dict(known), len(known)
     begun = time.perf_counter()
     for some in outcomes(experiment, missing, backend, workers, timeout_s) if missing else ():
@@ -171,21 +217,33 @@ def run_grid(
         found.update((outcome.fingerprint, outcome) for outcome in some)
         done += len(some)
         if on_progress is not None:
-            on_progress(done, len(table.sets))
-    elapsed_s = time.perf_counter() - begun
-    return GridResult(
-        experiment=experiment,
-        axes=axes,
-        metric=metric,
+            on_progress(done, len(sets))
+    return Done(
         outcomes=[
-            msgspec.structs.replace(found[name], params=params)
-            for params, name in zip(table.sets, fingerprints, strict=True)
+            msgspec.structs.replace(found[name], params=params) for params, name in zip(sets, fingerprints, strict=True)
         ],
-        rule_broken=table.rule_broken,
         computed=len(missing),
-        elapsed_s=elapsed_s,
+        elapsed_s=time.perf_counter() - begun,
         trials=_trials(store, experiment, fingerprints),
     )
+
+
+def check_metric(metric: str) -> None:
+    """Raises NeedsOperator when it is none."""
+    if metric not in METRICS:
+        raise NeedsOperator(f"A grid's metric must be one of {', '.join(METRICS)}, was {metric!r}.")
+
+
+def worth(figures: Figures, metric: str) -> float:
+    """The metric, its sign turned where less is better."""
+    return (-1.0 if metric in LESS_IS_BETTER else 1.0) * float(getattr(figures, metric))
+
+
+def ranked(outcomes: Sequence[Outcome], metric: str) -> list[tuple[Outcome, Figures]]:
+    """Best first; of equals the first one given. Those without the metric are left out."""
+    known = [(one, one.figures) for one in outcomes if one.figures is not None]
+    known = [each for each in known if not math.isnan(worth(each[1], metric))]
+    return sorted(known, key=lambda each: worth(each[1], metric), reverse=True)
 
 
 def _trials(store: RunStore | None, experiment: Experiment, fingerprints: Sequence[str]) -> int:

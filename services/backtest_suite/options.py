@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -37,6 +38,22 @@ def amount(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:
         raise typer.BadParameter(f"Expected a number such as 10000 or 0.5, was {text!r}.") from None
+
+
+def length(text: str) -> timedelta:
+    """A length of time of the command line."""
+    found = re.fullmatch(r"(\d+)([mhdw])", text.strip())
+    if found is None or int(found[1]) == 0:
+        raise typer.BadParameter(f"Expected a length such as 365d, 12w, 48h or 90m, was {text!r}.")
+    return (
+        int(found[1])
+        * {
+            "m": timedelta(minutes=1),
+            "h": timedelta(hours=1),
+            "d": timedelta(days=1),
+            "w": timedelta(weeks=1),
+        }[found[2]]
+    )
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def page_of(result: Result) -> str:
     metrics = metrics_table(result)
     half = (len(metrics) + 1) // 2
     shown = trades[-TRADES_SHOWN:]
-    return _page(
+    return render(
         "run.html",
         title=title_of(result),
         run_id=result.run_id,
@@ -78,7 +78,7 @@ def page_of(result: Result) -> str:
 
 def card_of(result: Result) -> str:
     """A run in a notebook: its headline and its equity."""
-    return _page(
+    return render(
         "card.html",
         title=title_of(result),
         subtitle=f"run {result.run_id}",
@@ -101,7 +101,7 @@ def grid_page_of(grid: GridResult) -> str:
     best = grid.best(BEST_SHOWN)
     chart, axes = grid_map(grid)
     varied = list(grid.axes)
-    return _page(
+    return render(
         "grid.html",
         title=f"{grid.experiment.strategy.name} on {grid.experiment.bars.symbol} {grid.experiment.bars.timeframe}",
         provenance=provenance_of(grid.experiment),
@@ -141,7 +141,7 @@ def grid_page_of(grid: GridResult) -> str:
 def grid_card_of(grid: GridResult) -> str:
     """A grid in a notebook."""
     chart, _ = grid_map(grid)
-    return _page(
+    return render(
         "card.html",
         title=f"{grid.experiment.strategy.name} on {grid.experiment.bars.symbol} {grid.experiment.bars.timeframe}",
         subtitle=f"grid of {len(grid.outcomes):,}, by {grid.metric}",
@@ -244,7 +244,8 @@ def _cell(value: float | None) -> tuple[str, str]:
     return f"{100 * value:+.1f}", "good" if value > 0 else "bad"
 
 
-def _page(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page or card of `templates/`, with the styles that all share."""
     return _templates().get_template(template).render(css=_css(), **values)
 
 

@@ -36,6 +36,15 @@ TABLES = (
     """create table runs (
         number integer primary key, run_id text not null unique, fingerprint text not null, manifest blob not null
     )""",
+    # Sets that were tried on a part of the bars: who tuned on a window has seen the whole.
+    """create table tried (
+        data_sha256 text not null, strategy text not null, params text not null,
+        primary key (data_sha256, strategy, params)
+    ) without rowid""",
+)
+EVER_TRIED = (
+    "select params from results where data_sha256 = ? and strategy = ?"
+    " union select params from tried where data_sha256 = ? and strategy = ?"
 )
 KEEP_RESULT = "insert or replace into results values (?, ?, ?, ?, ?, ?)"
 
@@ -91,14 +100,16 @@ class RunStore:
             self._db.executemany(KEEP_RESULT, [_row(data_sha256, strategy, outcome) for outcome in outcomes])
 
     def trials(self, data_sha256: str, strategy: str, params: Iterable[dict[str, Any]] = ()) -> int:
-        """How many parameter sets of this strategy were ever run on these bars, or are about to be (`params`)."""
-        tried = {
-            row[0]
-            for row in self._db.execute(
-                "select distinct params from results where data_sha256 = ? and strategy = ?", (data_sha256, strategy)
-            )
-        }
+        """How many parameter sets of this strategy were ever run on these bars or a part, or are about to be (`params`)."""
+        tried = {row[0] for row in self._db.execute(EVER_TRIED, (data_sha256, strategy) * 2)}
         return len(tried | {_key(one) for one in params})
+
+    def count(self, data_sha256: str, strategy: str, params: Iterable[dict[str, Any]]) -> int:
+        """Count these sets as tried on these bars, of which they saw a part. The trials there are now."""
+        with self._transaction():
+            rows = [(data_sha256, strategy, _key(one)) for one in params]
+            self._db.executemany("insert or ignore into tried values (?, ?, ?)", rows)
+        return self.trials(data_sha256, strategy)
 
     def run(self, experiment: Experiment, params: Mapping[str, object] | None = None) -> Result:
         """Run one parameter set, count it, and keep it under an id that no other run has.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from services.backtest_suite.grids import GridResult
 from services.backtest_suite.manifests import Params, versions
 from services.backtest_suite.results import Result
 from services.backtest_suite.significance import deflated_sharpe, probabilistic_sharpe, sharpe_error
+from services.backtest_suite.walk_forward import Step, WalkForward
 from shared.contracts.governance import Costs
 from shared.contracts.times import from_ms
 
@@ -202,3 +204,61 @@ def grid_headline(grid: GridResult) -> list[Tile]:
         tiles.append(Tile("Deflated Sharpe", chance(grid.deflated), f"of the best, after {trials(grid.trials)}"))
         tiles.append(Tile("Its neighbours", plain(best[0].plateau), f"{verdict}; 1 = as good"))
     return tiles
+
+
+def walk_headline(walk: WalkForward) -> list[Tile]:
+    """Out of sample, and beside it how far that fell from what training had promised."""
+    told = f"{len(walk.steps):,} windows, {walk.sets:,} sets in each"
+    return [
+        *headline_of(walk.result),
+        Tile("Sharpe in sample", plain(walk.in_sample_sharpe), f"mean of what was chosen; {told}"),
+        Tile("Degradation", plain(walk.degradation), "Sharpe, in sample to out of sample"),
+        Tile("Efficiency", plain(walk.efficiency), "growth a year, out of sample / in sample"),
+        Tile("Windows that earned", chance(walk.kept_sign), "out of sample"),
+    ]
+
+
+WALK_COLUMNS = (
+    "trained from",
+    "to",
+    "tested from",
+    "to",
+    "chosen",
+    "Sharpe in sample",
+    "out of sample",
+    "degradation",
+    "return in sample",
+    "out of sample",
+    "drawdown",
+    "trades",
+)
+
+
+def walk_row(walk: WalkForward, step: Step) -> list[str]:
+    """One window, under `WALK_COLUMNS`."""
+    times, window = walk.experiment.bars.columns.opened_at_ms, step.window
+    edges = (window.train_from, window.train_end - 1, window.test_from, window.test_end - 1)
+    inside, outside = step.in_sample, step.out_of_sample
+    return [
+        *(f"{from_ms(int(times[place])):%Y-%m-%d}" for place in edges),
+        "nothing: no set traded" if step.chosen is None else spelled(step.chosen.params),
+        plain(inside.sharpe),
+        plain(outside.sharpe),
+        plain(step.degradation),
+        percent(inside.net_return),
+        percent(outside.net_return),
+        percent(-outside.max_drawdown),
+        f"{outside.trades:,}",
+    ]
+
+
+def scheme_told(walk: WalkForward) -> str:
+    """`365 days to train, 90 days to test, rolling, no embargo; the best by sharpe`."""
+    scheme = walk.scheme
+    kind = "anchored" if scheme.anchored else "rolling"
+    embargo = f"{scheme.embargo:,} bars of embargo" if scheme.embargo else "no embargo"
+    return f"{_long(scheme.train)} to train, {_long(scheme.test)} to test, {kind}, {embargo}; the best by {walk.metric}"
+
+
+def _long(length: timedelta) -> str:
+    return f"{length / timedelta(days=1):g} days"

@@ -17,15 +17,20 @@ from services.backtest_suite.grids import GridResult
 from services.backtest_suite.grids import Progress as OnProgress
 from services.backtest_suite.results import Result
 from services.backtest_suite.summaries import (
+    WALK_COLUMNS,
     Said,
     grid_headline,
     headline_of,
     percent,
     plain,
     provenance_of,
+    scheme_told,
     spelled,
     title_of,
+    walk_headline,
+    walk_row,
 )
+from services.backtest_suite.walk_forward import WalkForward
 
 console = Console(highlight=False)
 aside = Console(stderr=True, highlight=False)  # progress is not a result
@@ -38,6 +43,7 @@ SHADES = (
 )  # worst to best
 WIDEST_MAP = 40  # columns
 TOLD_FAILURES = 5
+TOLD_OF_A_WINDOW = (2, 5, 6, 9, 11)  # of WALK_COLUMNS, what fits a terminal: from when, Sharpe ratios, return, trades
 
 
 def show_run(result: Result) -> None:
@@ -74,6 +80,26 @@ def show_grid(grid: GridResult, count: int) -> None:
     for failed in grid.failures[:TOLD_FAILURES]:
         console.print(f"failed: {spelled(failed.params)}: {failed.failure}", markup=False, style="red", soft_wrap=True)
     _show_provenance(provenance_of(grid.experiment))
+
+
+def show_walk(walk: WalkForward) -> None:
+    """Out of sample, window by window, and in sum."""
+    bars = walk.experiment.bars
+    title = f"{walk.experiment.strategy.name} on {bars.symbol} {bars.timeframe}: walk-forward, {scheme_told(walk)}"
+    names = "/".join(field.name for field in walk.experiment.strategy.fields)
+    table = Table(*(WALK_COLUMNS[place] for place in TOLD_OF_A_WINDOW), names, title=title, title_justify="left")
+    for step in walk.steps:
+        row = walk_row(walk, step)
+        chosen = "nothing" if step.chosen is None else "/".join(f"{value:g}" for value in step.chosen.params.values())
+        table.add_row(*(row[place] for place in TOLD_OF_A_WINDOW), chosen)
+    console.print(table)
+    headline = Table(title="Out of sample", title_justify="left", show_header=False)
+    for tile in walk_headline(walk):
+        headline.add_row(tile.name, f"[bold]{tile.value}[/]", f"[dim]{tile.note}[/]")
+    console.print(headline)
+    if walk.unused_bars:
+        console.print(f"[dim]the last {walk.unused_bars:,} bars fill no test span and were not used[/]")
+    _show_provenance(provenance_of(walk.experiment))
 
 
 @contextmanager

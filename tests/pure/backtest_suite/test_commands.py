@@ -100,6 +100,31 @@ def test_a_grid_finds_computes_once_and_writes_its_map(hourly: list[str], tmp_pa
     assert (tmp_path / "grid" / "report.html").exists()
 
 
+def test_a_walk_forward_tells_what_was_never_tuned_on_and_what_training_had_promised(
+    hourly: list[str], tmp_path: Path
+) -> None:
+    asked = ["walk-forward", *RUN[1:], *hourly, "--train", "60d", "--test", "30d", "--embargo", "24"]
+    told = json_of([*asked, "--grid", "fast=10,20", "--grid", "slow=50,100"], tmp_path)
+    assert len(told["windows"]) == 3  # 180 days and an hour: 60 + 1 + 3 x 30, and 29 days are left
+    assert told["unused_bars"] == 29 * 24 + 1
+    assert (told["sets"], told["trials"], told["out_of_sample"]["significance"]["trials"]) == (4, 4, 4)
+    assert told["windows"][0]["test"] == {"from": "2022-03-03T00:00:00Z", "to": "2022-04-01T23:00:00Z", "bars": 720}
+    promised = [window["in_sample"]["sharpe"] for window in told["windows"]]
+    assert told["in_sample"]["sharpe"] == pytest.approx(sum(promised) / 3)
+    assert told["out_of_sample"]["metrics"]["sharpe"] < told["in_sample"]["sharpe"]
+    shown = said([*asked, "--anchored", "--sets", "5", "--output-dir", str(tmp_path / "walk")], tmp_path)
+    assert "anchored, 24 bars of embargo" in shown.replace("\n", " ")
+    assert "Out of sample" in shown
+    page = (tmp_path / "walk" / "report.html").read_text()
+    assert "Equity out of sample" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert len((tmp_path / "walk" / "windows.csv").read_text().splitlines()) == 4
+    with pytest.raises(NeedsOperator, match=r"it needs 260 .*a warm-up of 200 and 30 for each of 2 parameters"):
+        short = ["--train", "10d", "--test", "30d", "--grid", "fast=10", "--grid", "slow=200"]
+        said([*asked[:-6], *short], tmp_path)
+    assert "Expected a length such as 365d" in said([*asked[:-6], "--train", "1y", "--test", "1d"], tmp_path, 2)
+
+
 def test_a_strategy_of_ones_own_is_named_by_its_file(hourly: list[str], tmp_path: Path) -> None:
     from services.answers import STRATEGY_TEXT
 
