@@ -61,7 +61,7 @@ class Ruling(msgspec.Struct):
 
     messages: list[Message] = []
     changed: list[Application] = []
-    trials: list[tuple[str, str, int]] = []  # data hash, strategy, sets tried on it
+    trials: list[tuple[str, str, str, int]] = []  # strategy, symbol, timeframe, sets ever tried for them
 
 
 def promotion(one: Application, at: datetime) -> ModelPromoted | PresetPromoted:

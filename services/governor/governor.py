@@ -58,14 +58,16 @@ class Governor:
         self._manual_bars, self._most, self._is_live = manual_bars, champions_per_sleeve, is_live
         self.applications: dict[tuple[Kind, str], Application] = {}
         self._by_job: dict[str, tuple[Kind, str]] = {}
-        self._trials: dict[tuple[str, str], int] = {}
+        self._trials: dict[tuple[str, str, str], int] = {}  # (strategy, symbol, timeframe) -> sets ever tried
         self.head = Head()
 
-    def recover(self, applications: Iterable[Application], trials: Iterable[tuple[str, str, int]], head: Head) -> None:
+    def recover(
+        self, applications: Iterable[Application], trials: Iterable[tuple[str, str, str, int]], head: Head
+    ) -> None:
         """Become what we were."""
         for application in applications:
             self._take(application)
-        self._trials = {(data, strategy): total for data, strategy, total in trials}
+        self._trials = {(strategy, symbol, timeframe): total for strategy, symbol, timeframe, total in trials}
         self.head = head
 
     def champions(self, place: tuple[str, str, str, str] | None = None) -> list[Application]:
@@ -83,11 +85,11 @@ class Governor:
 
     def on_preset(self, said: PresetCandidate) -> Ruling:
         """A preset applies: order evidence on it, or refuse it at once."""
+        ruling = Ruling()
+        self._count_trials((said.strategy, said.symbol, said.timeframe), said.trials, ruling)
         known = self.applications.get(("preset", said.preset_id))
         if known is not None:
-            return self._again(known, said.proposed_at)
-        ruling = Ruling()
-        self._count_trials(said, ruling)
+            return self._again(known, said.proposed_at, ruling)
         application = Application(
             kind="preset",
             subject_id=said.preset_id,
@@ -108,7 +110,7 @@ class Governor:
         """A model applies. `content` is its artifact, None when the bus has none."""
         known = self.applications.get(("model", said.model_id))
         if known is not None:
-            return self._again(known, said.trained_at)
+            return self._again(known, said.trained_at, Ruling())
         application = Application(
             kind="model",
             subject_id=said.model_id,
@@ -136,17 +138,21 @@ class Governor:
         application = msgspec.structs.replace(application, evidence=given)
         if faults:
             return self._refuse(application, tuple(faults), at, Ruling())
+        ruling = Ruling()
+        key = (application.strategy, application.symbol, application.timeframe)
+        if application.kind == "preset":
+            self._count_trials(key, given.trials, ruling)
         verdict = self._verdict(application, given)
         if given.figures is not None and math.isfinite(given.figures.sharpe):
             application = msgspec.structs.replace(application, score=given.figures.sharpe)
         if not verdict.is_passed:
-            return self._refuse(application, verdict.failed, at, Ruling())
+            return self._refuse(application, verdict.failed, at, ruling)
         application = msgspec.structs.replace(application, has_passed=True)
         better = [one for one in self.champions(application.place) if one.score >= application.score]
         if application.kind == "preset" and len(better) >= self._most:
             full = f"champions at most {self._most} a sleeve, {self._most} have a Sharpe ratio of at least "
-            return self._refuse(application, (f"{full}{application.score:.4g}",), at, Ruling())
-        return self._promote(application, verdict.passed, at, GATE)
+            return self._refuse(application, (f"{full}{application.score:.4g}",), at, ruling)
+        return self._promote(application, verdict.passed, at, GATE, ruling)
 
     def on_drift(self, said: ModelDrifted) -> Ruling:
         """A model sees the market worse than promised: beyond the profile's limit a champion is demoted."""
@@ -168,7 +174,7 @@ class Governor:
             raise NeedsOperator(f"Live takes only what passed its gate; {subject_id[:12]} did not.")
         if not application.is_sound:
             raise NeedsOperator(f"The {kind} {subject_id[:12]} is not what it says it is: see its line in the record.")
-        return self._promote(application, (reason,), _later(application, now), actor)
+        return self._promote(application, (reason,), _later(application, now), actor, Ruling())
 
     def demote_by_hand(self, kind: Kind, subject_id: str, reason: str, actor: str, now: datetime) -> Ruling:
         """Take a champion out of use. Raises NeedsOperator when it is none."""
@@ -209,12 +215,11 @@ class Governor:
         if application.kind == "model":
             return judge(model_figures(given, application.is_synthetic), self.profile.model)
         assert given.span is not None  # examined before
-        trials = max(given.trials, self._trials.get((application.data_sha256, application.strategy), 0))
+        trials = self._trials.get((application.strategy, application.symbol, application.timeframe), 0)
         return judge(preset_figures(given, application.timeframe, trials), self.profile.preset)
 
-    def _again(self, known: Application, at: datetime) -> Ruling:
+    def _again(self, known: Application, at: datetime, ruling: Ruling) -> Ruling:
         """It applied before: its verdict stands and is said again; a verdict that is awaited will be said anyway."""
-        ruling = Ruling()
         if known.is_judged:
             reasons = (f"judged before, see line {known.sequence} of the record",)
             self._write(known, known.stage, reasons, max(at, known.changed_at or at), GATE, ruling)
@@ -226,9 +231,10 @@ class Governor:
         self._write(application, "refused", reasons, at, GATE, ruling)
         return ruling
 
-    def _promote(self, application: Application, reasons: tuple[str, ...], at: datetime, actor: str) -> Ruling:
+    def _promote(
+        self, application: Application, reasons: tuple[str, ...], at: datetime, actor: str, ruling: Ruling
+    ) -> Ruling:
         """Say it, then who makes room for it, then write the lines."""
-        ruling = Ruling()
         others = [one for one in self.champions(application.place) if one.subject_id != application.subject_id]
         ruling.messages.append(promotion(application, at))
         if application.kind == "model":
@@ -276,14 +282,12 @@ class Governor:
             raise BadMessage(f"No {kind} {subject_id!r} has applied; GET /governance/log names those that did.")
         return application
 
-    def _count_trials(self, said: PresetCandidate, ruling: Ruling) -> None:
-        """Sets tried on this data by this strategy: the highest number ever told, so it never goes down."""
-        if said.train is None:
-            return
-        data = said.train.data_sha256
-        total = max(said.trials, self._trials.get((data, said.strategy), 0))
-        self._trials[data, said.strategy] = total
-        ruling.trials.append((data, said.strategy, total))
+    def _count_trials(self, key: tuple[str, str, str], told: int, ruling: Ruling) -> None:
+        """Sets ever tried for this strategy here: the highest number ever told. Other bars do not make it forget."""
+        total = max(told, self._trials.get(key, 0))
+        if total > self._trials.get(key, 0):
+            self._trials[key] = total
+            ruling.trials.append((*key, total))
 
 
 def _later(application: Application, now: datetime) -> datetime:

@@ -30,7 +30,14 @@ TABLES = (
         " first_ms integer not null, last_ms integer not null, data_sha256 text not null,"
         " primary key (worker, venue, symbol, timeframe, first_ms, last_ms)) without rowid"
     ),
+    # Sets ever tried, whatever the bars: a search on other bars is a try more.
+    "drop table trials",
+    (
+        "create table trials (strategy text not null, symbol text not null, timeframe text not null,"
+        " total integer not null, primary key (strategy, symbol, timeframe)) without rowid"
+    ),
 )
+TRIALS = "select strategy, symbol, timeframe, total from trials"
 
 
 async def recall(store: Store, governor: Governor) -> None:
@@ -39,7 +46,7 @@ async def recall(store: Store, governor: Governor) -> None:
     last = await store.row("select sequence, hash from record order by sequence desc limit 1")
     governor.recover(
         [msgspec.msgpack.decode(body, type=Application) for (body,) in applications],
-        [(data, strategy, total) for data, strategy, total in await store.rows("select * from trials")],
+        [(strategy, symbol, timeframe, total) for strategy, symbol, timeframe, total in await store.rows(TRIALS)],
         Head() if last is None else Head(*last),
     )
 
@@ -58,7 +65,7 @@ def keep(ruling: Ruling) -> list[Statement]:
         for line in ruling.messages
         if isinstance(line, StageChanged)
     ]
-    statements += [Statement("insert or replace into trials values (?, ?, ?)", row) for row in ruling.trials]
+    statements += [Statement("insert or replace into trials values (?, ?, ?, ?)", row) for row in ruling.trials]
     return statements
 
 

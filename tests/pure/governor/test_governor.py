@@ -243,11 +243,38 @@ def test_evidence_that_nobody_ordered_changes_nothing() -> None:
     assert of.on_evidence(msgspec.structs.replace(answer(order), job_id="mine"), None) == Ruling()
 
 
-def test_trials_on_the_same_data_never_go_down() -> None:
+def test_trials_never_go_down_whatever_bars_they_were_made_on_and_whoever_tells_them() -> None:
     of = governor()
-    totals = [of.on_preset(candidate(a_preset(entry), trials=n)).trials for entry, n in ((20, 24), (30, 10), (40, 60))]
+    told: list[int] = []
+    for entry, trials, sha256 in ((20, 24, "a"), (30, 10, "a"), (40, 60, "b"), (50, 5, "c")):
+        said = candidate(a_preset(entry), trials=trials)
+        assert said.train is not None
+        train = msgspec.structs.replace(said.train, data_sha256=sha256 * 64)
+        ruling = of.on_preset(msgspec.structs.replace(said, train=train))
+        told += [total for *_, total in ruling.trials]
+    assert told == [24, 60]  # only what rises is written
 
-    assert totals == [[("a" * 64, "momentum", total)] for total in (24, 24, 60)]
+    of.on_preset(candidate(a_preset(20), trials=80, proposed=5_001))  # who applied before has tried more since
+    order = order_of(of.on_preset(candidate(a_preset(60), trials=1)))
+    deflated = of.on_evidence(answer(order), None)
+
+    assert deflated.trials == []  # its own count is lower, and takes nothing back
+    other = governor()
+    other.recover(of.applications.values(), [("momentum", "BTC-USDT", "1m", 80)], of.head)
+    assert other.on_preset(candidate(a_preset(70), trials=79)).trials == []
+    assert other.on_preset(candidate(a_preset(80), trials=81)).trials == [("momentum", "BTC-USDT", "1m", 81)]
+
+
+def test_a_governor_that_was_told_of_many_trials_believes_a_preset_less() -> None:
+    def told(trials: int) -> str:
+        of = governor(is_live=True)
+        of.on_preset(candidate(a_preset(20), trials=trials))
+        order = order_of(of.on_preset(candidate(a_preset(30), trials=1)))
+        line = one(of.on_evidence(answer(order), None), StageChanged)
+        (reason,) = [reason for reason in line.reasons if "deflated_confidence" in reason]
+        return reason
+
+    assert float(told(100_000).rpartition(" ")[2]) < float(told(2).rpartition(" ")[2])
 
 
 # champions
@@ -378,7 +405,7 @@ def test_a_governor_that_read_back_what_it_kept_goes_on_as_if_it_had_not_stopped
     waiting = before.on_preset(candidate(a_preset(20)))
     rulings = [waiting, admit(before, 30, 2.0)]
     kept = {(a.kind, a.subject_id): a for ruling in rulings for a in ruling.changed}
-    after.recover(kept.values(), [("a" * 64, "momentum", 24)], before.head)
+    after.recover(kept.values(), [("momentum", "BTC-USDT", "1m", 24)], before.head)
 
     verdicts = [of.on_evidence(answer(order_of(waiting)), None).messages for of in (before, after)]
 
