@@ -17,12 +17,15 @@ import typer
 from services.backtest_suite import repeating, reports, terminal, walk_reports
 from services.backtest_suite.axes import axes_of, params_of
 from services.backtest_suite.backends import Backend
+from services.backtest_suite.candidates import written
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, run_grid
 from services.backtest_suite.options import Asked, asks, length
+from services.backtest_suite.presets import PresetSearch, Split, find_presets
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import strategy_named
 from services.backtest_suite.walk_forward import SETS, Scheme, WalkForward, walk_forward
+from shared.contracts.governance import PresetCandidate
 from shared.trading.compiled import Failure
 
 app = typer.Typer(
@@ -150,6 +153,57 @@ def walk(
             terminal.show_walk(one)
     if asked.as_json:
         _say([one.summary() for one in found])
+
+
+@app.command()
+@asks
+def presets(
+    asked: Asked,
+    strategy: StrategyName,
+    timeframes: Annotated[str, typer.Option(help="Such as 1h,4h: horizons that compete; bars are put together.")] = "",
+    axes: Annotated[
+        list[str] | None, typer.Option("--grid", help="fast=5:50:5; without it sets are drawn from the schema.")
+    ] = None,
+    sets: Annotated[int, typer.Option(min=1, max=100_000, help="How many are drawn, for each horizon.")] = SETS,
+    metric: Annotated[str, typer.Option(help="What is best in training.")] = "sharpe",
+    train_share: Annotated[float, typer.Option(help="The oldest part of the bars: every set is run on it.")] = 0.5,
+    test_share: Annotated[float, typer.Option(help="The part after it; the rest is the governor's.")] = 0.25,
+    best: Annotated[int, typer.Option(min=1, help="How many are proposed at most.")] = 3,
+    least_trades: Annotated[int, typer.Option(min=1, help="In training and in the test, to pass.")] = 5,
+    venue: Annotated[str, typer.Option(help="Where they would trade.")] = "sim",
+    file: Annotated[Path | None, typer.Option("--write", help="Write the candidates into this file.")] = None,
+    send: Annotated[bool, typer.Option("--send", help="Propose them to the governor of the stack on --stack.")] = False,
+) -> None:
+    """Candidates from backtests: what passed on bars that it was not tuned on, for the governor to judge."""
+    split = Split(train=train_share, test=test_share, best=best, least_trades=least_trades)
+    found: list[PresetSearch] = []
+    with RunStore(asked.data_dir) as store:
+        for experiment in asked.experiments(strategy_named(strategy)):
+            with terminal.progress_of(experiment) as on_progress:
+                act = partial(
+                    find_presets,
+                    timeframes=[word.strip() for word in timeframes.split(",") if word.strip()],
+                    sets=sets,
+                    metric=metric,
+                    on_progress=on_progress,
+                )
+                found.append(_done(act, experiment, split, axes_of(axes or ()), store))
+    candidates = [candidate for one in found for candidate in one.candidates(venue)]
+    if file is not None:
+        reports.publish(file.parent, {file.name: written(candidates)})
+    if send and candidates:
+        _send(asked.stack, candidates)
+    if asked.as_json:
+        _say([{**one.summary(), "sent": send and bool(one.passed)} for one in found])
+    else:
+        for one in found:
+            terminal.show_presets(one)
+
+
+def _send(folder: Path, candidates: list[PresetCandidate]) -> None:
+    from services.answers import Stack  # brings an HTTP client, which a file does not need
+
+    Stack.of(folder).post("backtest_suite", "/candidates", msgspec.json.decode(written(candidates)))
 
 
 def _done(act: Any, *given: Any, **named: Any) -> Any:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.backtest_suite.bars import span_of, terms_for
+from services.backtest_suite.candidates import Found
 from services.backtest_suite.draws import draw
 from shared.contracts.errors import BadMessage
-from shared.contracts.governance import Costs, Figures, Span
+from shared.contracts.governance import Costs
 from shared.trading.columns import Columns
 from shared.trading.compiled import Run, grid, scan
 from shared.trading.strategy import Strategy
@@ -32,18 +33,6 @@ class Plan:
     least_trades: int
     seed: int
     threads: int | None
-
-
-@dataclass(frozen=True)
-class Found:
-    """A parameter set that did best in training, and how it did after that."""
-
-    params: dict[str, int | float | bool]
-    train: Span
-    train_figures: Figures
-    test: Span
-    test_figures: Figures
-    trials: int  # sets that were run on the training span
 
 
 def search(strategy: Strategy, bars: Columns, symbol: str, timeframe: str, costs: Costs, plan: Plan) -> list[Found]:

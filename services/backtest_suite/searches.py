@@ -10,11 +10,10 @@ from datetime import datetime
 import msgspec
 
 from services.backtest_suite.bars import Ingester
-from services.backtest_suite.search import Found, Plan, search
+from services.backtest_suite.candidates import Found, candidate_of
+from services.backtest_suite.search import Plan, search
 from services.backtest_suite.settings import BacktestSettings
-from shared.artifacts.presets import preset_bytes, preset_id, preset_of
 from shared.contracts.errors import BadMessage, TryAgain
-from shared.contracts.governance import PresetCandidate
 from shared.contracts.market import BarClosed
 from shared.contracts.subjects import PRESET_CANDIDATE
 from shared.contracts.times import from_ms, timeframe_length, timeframe_ms, to_ms
@@ -149,7 +148,15 @@ class Searches:
             sleeve.trials += found[0].trials if found else 0
             closed_at = last + timeframe_length(sleeve.timeframe)
             for one in found:
-                candidate = _candidate(sleeve, strategy, one, settings, closed_at)
+                candidate = candidate_of(
+                    one,
+                    strategy,
+                    venue=sleeve.venue,
+                    symbol=sleeve.symbol,
+                    timeframe=sleeve.timeframe,
+                    costs=settings.costs,
+                    proposed_at=closed_at,
+                )
                 if candidate.preset_id not in sleeve.pending:
                     sleeve.pending.append(candidate.preset_id)
                     effects.publish(PRESET_CANDIDATE, candidate)
@@ -195,25 +202,3 @@ class Searches:
     def _let_go(self, sleeve: Sleeve) -> None:
         if stack := self._holds.pop(sleeve.name, None):
             stack.close()
-
-
-def _candidate(
-    sleeve: Sleeve, strategy: Strategy, found: Found, settings: BacktestSettings, proposed_at: datetime
-) -> PresetCandidate:
-    preset = preset_of(strategy, found.params, sleeve.symbol, sleeve.timeframe, "backtest")
-    return PresetCandidate(
-        preset_id=preset_id(preset),
-        preset=preset_bytes(preset),
-        venue=sleeve.venue,
-        strategy=sleeve.strategy,
-        symbol=sleeve.symbol,
-        timeframe=sleeve.timeframe,
-        origin="backtest",
-        train=found.train,
-        train_figures=found.train_figures,
-        test=found.test,
-        test_figures=found.test_figures,
-        costs=settings.costs,
-        trials=found.trials,
-        proposed_at=proposed_at,
-    )

@@ -9,6 +9,7 @@ import asyncio
 
 from services.backtest_suite.bars import Ingester
 from services.backtest_suite.evidence import evidence, first_needed, strategy_of
+from services.backtest_suite.routes import routes
 from services.backtest_suite.searches import TABLES, Searches
 from services.backtest_suite.settings import BacktestSettings
 from shared.contracts.errors import BadMessage
@@ -82,6 +83,9 @@ async def serve(host: Host[BacktestSettings]) -> None:
             message_id = effects.cause.id
             effects.afterwards(lambda: host.progress.booked(message_id))
 
+    if host.web is not None:
+        for prefix in ("", "/api/v1"):
+            host.web.include_router(routes(host), prefix=prefix)
     await searches.recover(host.store)
     await host.listen({BAR_CLOSED: on_bar, GAP_FOUND: on_gap}, LINGER_S)
     await host.listen(

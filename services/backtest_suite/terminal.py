@@ -15,6 +15,7 @@ from rich.text import Text
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.grids import Progress as OnProgress
+from services.backtest_suite.presets import PresetSearch
 from services.backtest_suite.results import Result
 from services.backtest_suite.summaries import (
     WALK_COLUMNS,
@@ -27,6 +28,7 @@ from services.backtest_suite.summaries import (
     scheme_told,
     spelled,
     title_of,
+    trials,
     walk_headline,
     walk_row,
 )
@@ -100,6 +102,28 @@ def show_walk(walk: WalkForward) -> None:
     if walk.unused_bars:
         console.print(f"[dim]the last {walk.unused_bars:,} bars fill no test span and were not used[/]")
     _show_provenance(provenance_of(walk.experiment))
+
+
+def show_presets(search: PresetSearch) -> None:
+    """What was tried out of sample, the best there first, and what may be proposed."""
+    experiment = search.experiment
+    columns = ("timeframe", "set", "Sharpe in sample", "out of sample", "return", "trades", "")
+    title = f"{experiment.strategy.name} on {experiment.bars.symbol}: the best in training, tried after it"
+    table = Table(*columns, title=title, title_justify="left")
+    for one in search.tried:
+        test = one.found.test_figures
+        table.add_row(
+            one.timeframe,
+            spelled(one.found.params),
+            plain(one.found.train_figures.sharpe),
+            plain(test.sharpe),
+            percent(test.net_return),
+            f"{test.trades:,}",
+            "passed" if not one.fault else f"[red]{one.fault}[/]",
+        )
+    console.print(table)
+    console.print(f"{len(search.passed)} may be proposed, each the best of {trials(search.trials)}")
+    _show_provenance(provenance_of(experiment))
 
 
 @contextmanager

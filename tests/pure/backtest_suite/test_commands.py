@@ -17,6 +17,7 @@ import pyarrow.feather
 import pytest
 from typer.testing import CliRunner
 
+from services.backtest_suite.candidates import candidates_in
 from services.backtest_suite.commands import app
 from services.backtest_suite.manifests import Manifest
 from shared.contracts.errors import BadMessage, NeedsOperator
@@ -123,6 +124,20 @@ def test_a_walk_forward_tells_what_was_never_tuned_on_and_what_training_had_prom
         short = ["--train", "10d", "--test", "30d", "--grid", "fast=10", "--grid", "slow=200"]
         said([*asked[:-6], *short], tmp_path)
     assert "Expected a length such as 365d" in said([*asked[:-6], "--train", "1y", "--test", "1d"], tmp_path, 2)
+
+
+def test_presets_of_two_horizons_are_written_for_the_governor(hourly: list[str], tmp_path: Path) -> None:
+    asked = ["presets", "momentum", *hourly, "--from", "2023-01-01", "--to", "2024-06-30", "--sets", "12"]
+    file = tmp_path / "candidates.json"
+    told = json_of([*asked, "--timeframes", "1h,4h", "--write", str(file)], tmp_path)
+    assert {one["timeframe"] for one in told["tried"]} == {"1h", "4h"}
+    found = candidates_in(file.read_bytes())
+    assert len(found) == told["passed"] > 0
+    assert {one.trials for one in found} == {told["trials"]} == {24}
+    assert all(one.test_figures is not None and one.test_figures.net_return > 0 for one in found)
+    assert "may be proposed, each the best of 24 trials" in said([*asked, "--timeframes", "1h,4h"], tmp_path)
+    with pytest.raises(NeedsOperator, match="Nothing runs on the data folder"):
+        said([*asked, "--send", "--stack", str(tmp_path)], tmp_path)
 
 
 def test_a_strategy_of_ones_own_is_named_by_its_file(hourly: list[str], tmp_path: Path) -> None:
