@@ -1,4 +1,4 @@
-"""Searches presets when they are due, and gives evidence on presets when the governor orders it.
+"""Searches presets when they are due, gives evidence when the governor orders it, and runs backtests that people order.
 
 It proposes and reports; which preset is used is the governor's to say.
 """
@@ -9,6 +9,7 @@ import asyncio
 
 from services.backtest_suite.bars import Ingester
 from services.backtest_suite.evidence import evidence, first_needed, strategy_of
+from services.backtest_suite.jobs import JOB_TABLES, Jobs
 from services.backtest_suite.routes import routes
 from services.backtest_suite.searches import TABLES, Searches
 from services.backtest_suite.settings import BacktestSettings
@@ -17,6 +18,7 @@ from shared.contracts.governance import PresetPromoted, PresetRefused, StageChan
 from shared.contracts.jobs import EvidenceOrdered, no_evidence
 from shared.contracts.market import BarClosed, GapFound
 from shared.contracts.subjects import (
+    BACKTEST_ORDERED,
     BAR_CLOSED,
     EVIDENCE_GIVEN,
     EVIDENCE_ORDERED,
@@ -41,6 +43,7 @@ async def serve(host: Host[BacktestSettings]) -> None:
     ingester = Ingester(settings.address_of("ingester"))
     host.closers.append(ingester.close)
     searches = Searches(host, strategies, ingester)
+    jobs = Jobs(host, strategies, ingester)
 
     async def on_bar(bar: BarClosed, effects: Effects) -> None:
         searches.after_bar(bar, effects)
@@ -85,7 +88,7 @@ async def serve(host: Host[BacktestSettings]) -> None:
 
     if host.web is not None:
         for prefix in ("", "/api/v1"):
-            host.web.include_router(routes(host), prefix=prefix)
+            host.web.include_router(routes(host, jobs), prefix=prefix)
     await searches.recover(host.store)
     await host.listen({BAR_CLOSED: on_bar, GAP_FOUND: on_gap}, LINGER_S)
     await host.listen(
@@ -94,8 +97,10 @@ async def serve(host: Host[BacktestSettings]) -> None:
             PRESET_REFUSED: on_refused,
             STAGE_CHANGED: on_stage,
             EVIDENCE_ORDERED: on_evidence_ordered,
+            BACKTEST_ORDERED: jobs.on_ordered,
         }
     )
+    host.spawn(jobs.work_for_ever(), "backtests")
 
 
-SERVICE = Service("backtest_suite", BacktestSettings, serve, TABLES)
+SERVICE = Service("backtest_suite", BacktestSettings, serve, (*TABLES, *JOB_TABLES))

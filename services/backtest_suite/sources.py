@@ -96,10 +96,20 @@ def _from_ingester(
         finally:
             await ingester.close()
 
-    columns = asyncio.run(asked())
+    return held_bars(symbol, timeframe, asyncio.run(asked()), f"ingester of {stack.folder}", lot, universe)
+
+
+def held_bars(
+    symbol: str,
+    timeframe: str,
+    columns: Columns,
+    source: str,
+    lot: Decimal | None = None,
+    universe: Universe | None = None,
+) -> Bars:
+    """What an ingester handed out, as bars of an instrument. Raises NeedsOperator when there are none."""
     if not len(columns):
-        raise NeedsOperator(f"The ingester of {stack.folder} holds no bars of {symbol} {timeframe} in that span.")
+        raise NeedsOperator(f"The {source} holds no bars of {symbol} {timeframe} in that span.")
     kind, calendar = kind_of(symbol, columns, None)
     instrument, notes = instrument_of(symbol, columns, kind, calendar, None, lot)
-    source = f"ingester of {stack.folder}"
     return Bars(symbol, timeframe, columns, instrument, universe or "unknown", source, tuple(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from shared.contracts.governance import Costs, Figures, Span
@@ -62,6 +63,40 @@ class EvidenceGiven(Message, frozen=True, kw_only=True):
     @property
     def happened_at(self) -> datetime:
         return self.given_at
+
+
+class BacktestOrdered(Message, frozen=True, kw_only=True):
+    """Somebody wants a backtest: one run, or with `grid` every combination. It is done once, whoever asks how often."""
+
+    job_id: str
+    worker: Literal["backtest_suite"]
+    strategy: str
+    symbol: str
+    timeframe: str
+    params: dict[str, bool | int | float]  # those not given have their defaults
+    grid: dict[str, tuple[bool | int | float, ...]]  # values by name; empty for one run
+    metric: str  # by which a grid's best is chosen
+    first: datetime | None  # bars that opened in [first, last]; None: all that the ingester holds
+    last: datetime | None
+    costs: Costs
+    cash: Decimal  # quote currency
+    exposure: float  # times the strategy's own
+    seed: int
+    ordered_at: datetime  # venue time
+
+    def __post_init__(self) -> None:
+        require_token(self, self.job_id, self.strategy, self.symbol, self.timeframe)
+        require(self.cash.is_finite() and self.cash > 0, self, "cash > 0")
+        require(0.0 <= self.exposure <= 1.0, self, "exposure in 0..1")
+        require(self.first is None or self.last is None or self.first <= self.last, self, "first <= last")
+
+    @property
+    def key(self) -> str:
+        return self.job_id
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.ordered_at
 
 
 def no_evidence(order: EvidenceOrdered, failure: str) -> EvidenceGiven:

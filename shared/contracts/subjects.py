@@ -219,6 +219,7 @@ COMMAND_ANSWERED = Subject("cmd.ack.{account}", risk.CommandAnswered, RISK, ("en
 EVIDENCE_ORDERED = Subject(
     "bt.job.{worker}", jobs.EvidenceOrdered, BT, ("governor",), ("backtest_suite", "ml_service", "ops_api")
 )
+BACKTEST_ORDERED = Subject("bt.work.{worker}", jobs.BacktestOrdered, BT, ("backtest_suite",), ("backtest_suite",))
 EVIDENCE_GIVEN = Subject(
     "bt.result.{worker}", jobs.EvidenceGiven, BT, ("backtest_suite", "ml_service"), ("governor", "ops_api")
 )

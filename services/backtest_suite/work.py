@@ -1,0 +1,99 @@
+"""One ordered backtest, done: a run or a grid, counted in the runs database. No bus and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from services.backtest_suite.axes import table_of
+from services.backtest_suite.driver import Experiment, Result
+from services.backtest_suite.grids import check_metric, run_grid
+from services.backtest_suite.run_store import RunStore
+from services.backtest_suite.sources import held_bars
+from shared.contracts.errors import BadMessage
+from shared.contracts.jobs import BacktestOrdered
+from shared.trading.columns import Columns
+from shared.trading.strategy import BadParams, Strategy
+
+POINTS = 2000  # of an equity curve that are kept for a page
+BEST_TOLD = 10
+
+
+class Canceled(Exception):
+    """Somebody does not want it any more."""
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """Equity at a bar's close."""
+
+    opened_at_ms: int
+    equity: float  # quote currency
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it."""
+
+    run_id: str  # in the runs database; "" for a grid
+    summary: dict[str, Any]  # what `trimtab backtest --json` prints
+    equity: list[Point]  # of a run, at most `POINTS`, the last bar among them
+
+
+def check(order: BacktestOrdered, strategies: Mapping[str, Strategy]) -> Strategy:
+    """The strategy that is asked for. Raises BadMessage when it is not ours, or does not take these parameters."""
+    strategy = strategies.get(order.strategy)
+    if strategy is None:
+        raise BadMessage(f"Expected a strategy among {', '.join(sorted(strategies))}, was {order.strategy!r}.")
+    try:
+        strategy.params(order.params)
+        if order.grid:
+            check_metric(order.metric)
+            table_of(strategy, _axes(order))
+    except BadParams as error:
+        raise BadMessage(str(error)) from error
+    return strategy
+
+
+def work(
+    order: BacktestOrdered, strategy: Strategy, columns: Columns, folder: Path, on_progress: Callable[[float], None]
+) -> Finding:
+    """Do it. What `on_progress` raises ends a grid between two portions, and what was computed stays.
+
+    Raises Failure when the strategy does, NeedsOperator when there are no bars or the disk refuses.
+    """
+    bars = held_bars(order.symbol, order.timeframe, columns, "ingester")
+    experiment = Experiment.of(
+        strategy, bars, cash=order.cash, costs=order.costs, exposure=order.exposure, seed=order.seed
+    )
+    with RunStore(folder) as store:
+        if not order.grid:
+            result = store.run(experiment, order.params)
+            return Finding(run_id=result.run_id, summary=_plain(result.summary()), equity=_curve(result))
+        grid = run_grid(
+            experiment,
+            _axes(order),
+            store,
+            metric=order.metric,
+            on_progress=lambda done, of: on_progress(done / of),
+        )
+    return Finding(run_id="", summary=_plain(grid.summary(BEST_TOLD)), equity=[])
+
+
+def _axes(order: BacktestOrdered) -> dict[str, tuple[bool | int | float, ...]]:
+    """The grid, and what else was given as axes of one value."""
+    return {**{name: (value,) for name, value in order.params.items()}, **order.grid}
+
+
+def _curve(result: Result) -> list[Point]:
+    count = len(result.equity)
+    places = np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(np.int64))
+    times = result.experiment.bars.columns.opened_at_ms[places]
+    return [Point(*each) for each in zip(times.tolist(), result.equity[places].tolist(), strict=True)]
+
+
+def _plain(summary: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it: NaN is null."""
+    return msgspec.json.decode(msgspec.json.encode(summary))
