@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.ops_api.access import Access
+from services.ops_api.backtests import Backtests, backtest_routes
 from services.ops_api.commands import Commands
 from services.ops_api.comparison import Comparison
 from services.ops_api.live import Pulse
@@ -37,6 +38,7 @@ async def serve(host: Host[OpsSettings]) -> None:
     if host.web is not None:
         access = Access(settings, host.store, host.clock)
         api = api_routes(host.store, now, watch, pulse, access, commands, settings, host.stopping)
+        api.include_router(backtest_routes(Backtests(host), access))
         host.web.include_router(api)
         host.web.include_router(api, prefix="/api/v1")
         host.web.include_router(page_routes(access, settings))
