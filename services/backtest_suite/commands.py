@@ -24,7 +24,8 @@ from services.backtest_suite.presets import PresetSearch, Split, find_presets
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import strategy_named
-from services.backtest_suite.walk_forward import SETS, Scheme, WalkForward, walk_forward
+from services.backtest_suite.walk_forward import SETS, WalkForward, walk_forward
+from services.backtest_suite.windows import Scheme
 from shared.contracts.governance import PresetCandidate
 from shared.trading.compiled import Failure
 

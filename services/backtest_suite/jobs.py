@@ -59,6 +59,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     order: BacktestOrdered
     finding: Finding | None
 
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "failed", "canceled")
+
 
 class Jobs:
     """All that was ever ordered."""
@@ -67,6 +71,7 @@ class Jobs:
         self._host, self._strategies, self._ingester = host, strategies, ingester
         self._folder = host.settings.data_dir / "backtests"
         self._more = asyncio.Event()
+        self._ended = asyncio.Event()  # set, and replaced, when a job ends
         self._running = ""  # the job that is being done
         self._progress = 0.0
         self._waits_for = ""
@@ -110,10 +115,29 @@ class Jobs:
 
         async def act(effects: Effects) -> None:
             effects.execute(CANCEL, job_id)
-            effects.afterwards(lambda: self._unwanted.add(job_id) if job_id == self._running else None)
+            if job_id == self._running:
+                effects.afterwards(lambda: self._unwanted.add(job_id))
+            effects.afterwards(self._tell_ended)
 
         await self._host.act(act)
         return await self.find(job_id)
+
+    async def when_over(self, job_id: str, timeout_s: float) -> Job | None:
+        """The job once it is over, or as it is after this long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    ended = self._ended  # taken before looking, so that no end is missed
+                    job = await self.find(job_id)
+                    if job is None or job.is_over:
+                        return job
+                    await ended.wait()
+        except TimeoutError:
+            return await self.find(job_id)
+
+    def _tell_ended(self) -> None:
+        self._ended.set()
+        self._ended = asyncio.Event()
 
     async def find(self, job_id: str) -> Job | None:
         """One job."""
@@ -159,6 +183,7 @@ class Jobs:
 
         async def end(effects: Effects) -> None:
             effects.execute(END, state, detail, finding or None, order.job_id)
+            effects.afterwards(self._tell_ended)
 
         await self._host.act(end)
         self._unwanted.discard(order.job_id)

@@ -24,7 +24,8 @@ from services.backtest_suite.grids import Progress, check_metric, ranked, run_se
 from services.backtest_suite.manifests import Params
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.significance import LEAST_RETURNS
-from services.backtest_suite.walk_forward import SETS, WARMUP_SHARE, Window, training
+from services.backtest_suite.walk_forward import SETS, WARMUP_SHARE
+from services.backtest_suite.windows import Window, training
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures, PresetCandidate
 from shared.contracts.times import timeframe_length, timeframe_ms

@@ -68,9 +68,12 @@ def routes(host: Host[BacktestSettings], jobs: Jobs) -> APIRouter:
         return _answer({"runs": [_told(job, is_whole=False) for job in await jobs.newest(limit)]})
 
     @router.get("/runs/{run_id}")
-    async def one(run_id: str) -> Response:
-        """How far it is, and what came of it: `summary` is what `trimtab backtest --json` prints."""
-        return _answer(_told(_found(await jobs.find(run_id), run_id)))
+    async def one(run_id: str, wait_s: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Response:
+        """How far it is, and what came of it: `summary` is what `trimtab backtest --json` prints.
+
+        With `wait_s` the answer comes when it is over, or after so many seconds.
+        """
+        return _answer(_told(_found(await jobs.when_over(run_id, wait_s), run_id)))
 
     @router.get("/runs/{run_id}/equity")
     async def equity(run_id: str) -> Response:

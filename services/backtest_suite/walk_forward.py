@@ -1,10 +1,5 @@
 """Walk-forward: tune on a span, trade the span after it, go on. Only what nobody tuned on is told as the result.
 
-    rolling   |--- train ---|e|- test -|                       e: embargo, bars that nobody looks at
-                         |--- train ---|e|- test -|
-    anchored  |--- train ---|e|- test -|
-              |--------- train --------|e|- test -|
-
 Test spans follow one another without a hole. What was decided in them is traded in one run on one account: positions are
 carried from window to window, and each change is paid for. So the out-of-sample equity is one that could have been had.
 
@@ -17,7 +12,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,9 +29,10 @@ from services.backtest_suite.outcomes import Outcome
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.significance import LEAST_RETURNS
+from services.backtest_suite.windows import Scheme, Window, training, windows_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures
-from shared.contracts.times import MILLISECOND, from_ms, timeframe_ms, to_ms
+from shared.contracts.times import from_ms, to_ms
 from shared.trading.columns import Columns, Integers
 from shared.trading.compiled import Targets
 from shared.trading.compiled.callbacks import stepped_targets
@@ -47,29 +42,6 @@ SETS = 40  # drawn where no grid says which
 BARS_A_PARAMETER = 30  # beyond the warm-up, for each parameter that is tuned: with fewer anything can be fitted
 WARMUP_SHARE = 4  # a drawn set may warm up for at most this part of a training span, as in a search
 UNKNOWN = [np.array([math.nan])] * 3  # regimes
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How the windows lie."""
-
-    train: timedelta
-    test: timedelta
-    anchored: bool = False  # every training span begins at the first bar
-    embargo: int = 0  # bars between training and test
-
-    def __post_init__(self) -> None:
-        if self.train <= timedelta(0) or self.test <= timedelta(0) or self.embargo < 0:
-            raise NeedsOperator(f"A walk-forward must have train > 0, test > 0 and embargo >= 0, was {self}.")
-
-
-class Window(NamedTuple):
-    """Places of bars: training is [train_from, train_end), test is [test_from, test_end)."""
-
-    train_from: int
-    train_end: int
-    test_from: int
-    test_end: int
 
 
 class Earned(NamedTuple):
@@ -230,35 +202,6 @@ def walk_forward(
         for window, one, count in zip(windows, chosen, trials, strict=True)
     ]
     return WalkForward(experiment, scheme, metric, steps, len(table), result, computed, elapsed_s + result.elapsed_s)
-
-
-def windows_of(opened_at_ms: Integers, timeframe: str, scheme: Scheme) -> list[Window]:
-    """The windows that fit. Spans are of time, so that a gap does not shift them. Raises NeedsOperator when none fits."""
-    bar = timeframe_ms(timeframe)
-    train, test, embargo = scheme.train // MILLISECOND, scheme.test // MILLISECOND, scheme.embargo * bar
-    first, end = int(opened_at_ms[0]), int(opened_at_ms[-1]) + bar
-    found: list[Window] = []
-    for begins in range(first + train + embargo, end - test + 1, test):
-        trained = begins - embargo
-        edges = [first if scheme.anchored else trained - train, trained, begins, begins + test]
-        found.append(Window(*np.searchsorted(opened_at_ms, edges).tolist()))
-    if not found:
-        raise NeedsOperator(
-            f"One window of a walk-forward needs {-(-(train + embargo + test) // bar):,} bars of {timeframe} "
-            f"({-(-train // bar):,} to train, {scheme.embargo:,} of embargo, {-(-test // bar):,} to test), there are "
-            f"{(end - first) // bar:,}. Give more bars, or a shorter --train or --test."
-        )
-    return found
-
-
-def training(experiment: Experiment, window: Window) -> Experiment:
-    """The same experiment on the window's training bars, and on nothing else."""
-    columns = experiment.bars.columns.part(window.train_from, window.train_end)
-    return replace(
-        experiment,
-        bars=replace(experiment.bars, columns=columns),
-        assumptions=msgspec.structs.replace(experiment.assumptions, trade_from=0),
-    )
 
 
 def stitched(experiment: Experiment, windows: Sequence[Window], chosen: Sequence[Params | None], trials: int) -> Result:

@@ -12,7 +12,7 @@ from services.ops_api.settings import OpsSettings
 from shared.contracts.errors import TryAgain
 from shared.runtime.service import Host
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 40.0  # a run may be waited for during 30
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -52,8 +52,8 @@ def backtest_routes(backtests: Backtests, access: Access) -> APIRouter:
         return await backtests.read("/runs", request.url.query)
 
     @readers.get("/runs/{run_id}")
-    async def one(run_id: RunId) -> Response:
-        return await backtests.read(f"/runs/{run_id}")
+    async def one(run_id: RunId, request: Request) -> Response:
+        return await backtests.read(f"/runs/{run_id}", request.url.query)
 
     @readers.get("/runs/{run_id}/equity")
     async def equity(run_id: RunId) -> Response:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from services.backtest_suite.data import Bars
 from services.backtest_suite.run_store import RunStore
-from services.backtest_suite.walk_forward import Scheme, WalkForward, walk_forward, windows_of
+from services.backtest_suite.walk_forward import WalkForward, walk_forward
+from services.backtest_suite.windows import Scheme, windows_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.times import to_ms
 from shared.trading.columns import Columns

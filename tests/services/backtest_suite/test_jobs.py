@@ -29,13 +29,9 @@ async def ask(house: House, body: dict[str, Any], key: str = "") -> dict[str, An
 
 async def over(house: House, job_id: str) -> dict[str, Any]:
     """Wait until this run is over, and what it told."""
-    assert house.host is not None
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            told = (await house.client.get(f"/runs/{job_id}")).json()
-            if told["state"] in ("done", "failed", "canceled"):
-                return told
-            await asyncio.sleep(0.01)
+    told = (await house.client.get(f"/runs/{job_id}", params={"wait_s": PATIENCE_S})).json()
+    assert told["state"] in ("done", "failed", "canceled")
+    return told
 
 
 @pytest.fixture
@@ -149,12 +145,25 @@ async def test_a_restart_goes_on_with_what_was_under_way_and_what_was_queued(
 ) -> None:
     suite.ingester_is_away = True
     first, second = await ask(suite, ONE), await ask(suite, GRID)
-    await asyncio.wait({asyncio.ensure_future(suite.asked.wait())}, timeout=PATIENCE_S)
+    await suite.asked.wait()
     await suite.down()
     suite.ingester_is_away = False
     await suite.up()
     assert (await over(suite, first["id"]))["state"] == "done"
     assert (await over(suite, second["id"]))["state"] == "done"
+
+
+async def test_who_waits_for_a_run_has_its_state_when_the_time_is_over(
+    suite: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    asked = await ask(suite, ONE)
+    await held.begun.wait()
+    told = (await suite.client.get(f"/runs/{asked['id']}", params={"wait_s": 0.05})).json()
+    assert told["state"] == "running"
+    waiting = asyncio.ensure_future(over(suite, asked["id"]))
+    held.go.set()
+    assert (await waiting)["state"] == "done"
 
 
 async def test_a_run_that_ends_the_service_each_time_is_given_up(suite: House) -> None:
