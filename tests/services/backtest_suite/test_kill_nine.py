@@ -28,52 +28,20 @@ from tests.services.backtest_suite.conftest import BARS, HISTORY, TOKEN, House
 pytestmark = pytest.mark.timeout(90)
 
 PATIENCE_S = 40.0
-SETS = 200
+GRID = {"entry": list(range(60, 360)), "exit": list(range(5, 55))}
+SETS = 300 * 50  # seconds, most of them in the runs database
 SUITE = """
 import sys
 from services.backtest_suite.service import SERVICE
 from shared.runtime.service import run
 sys.exit(run(SERVICE, SERVICE.settings.load()))
 """
-# numba cannot compile this, so that a grid of it takes a few seconds, and can be killed in the middle.
-SLOW = '''
-from typing import NamedTuple
-
-from shared.trading.kernel import kernel
-from shared.trading.strategy import strategy
-from shared.trading.values import Bar, Regime, Target, flat, long
-
-
-class Params(NamedTuple):
-    every: int = 5  # bars
-
-
-class State(NamedTuple):
-    bars: int
-
-
-@kernel
-def start(p: Params) -> State:
-    return State(0)
-
-
-@kernel
-def step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:
-    """Long on some bars."""
-    told = "".join([str(bar.close)] * 40)
-    return State(s.bars + 1), long() if s.bars % p.every == 0 and told else flat()
-
-
-STRATEGY = strategy("slow", Params, start, step, bounds={"every": (2, 1000)}, warmup=lambda p: 1)
-'''
 
 
 class Process:
     """The suite as a process of its own, at an address, and what it says of its health."""
 
     def __init__(self, folder: Path, nats_url: str, port: int) -> None:
-        (folder / "strategies").mkdir()
-        (folder / "strategies" / "slow.py").write_text(SLOW, encoding="utf-8")
         own = {key: value for key, value in os.environ.items() if not key.startswith("TRIMTAB_")}
         self._environment = {
             **own,
@@ -81,8 +49,6 @@ class Process:
             "TRIMTAB_NATS_URL": nats_url,
             "TRIMTAB_PORT_BASE": str(port - PORTS["backtest_suite"]),
             "TRIMTAB_API_TOKEN": TOKEN,
-            "TRIMTAB_STRATEGIES": str(folder / "strategies"),
-            "TRIMTAB_BACKTEST_SUITE_STRATEGIES": "momentum",
             "TRIMTAB_INGESTER_URL": os.environ["TRIMTAB_INGESTER_URL"],
         }
         self._log = folder / "suite.log"
@@ -150,8 +116,7 @@ async def begun(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_a_grid_that_is_killed_goes_on_where_it_was(process: Process, nats_bus: NatsBus, tmp_path: Path) -> None:
-    grid = {"every": list(range(2, SETS + 2))}
-    body = {"strategy": "slow", "symbol": "BTC-USDT", "timeframe": "1m", "grid": grid}
+    body = {"strategy": "momentum", "symbol": "BTC-USDT", "timeframe": "1m", "grid": GRID}
     async with asking(process) as client:
         assert (await client.post("/backtest/run", json=body)).status_code == 202
         killed = await begun(client)
