@@ -11,9 +11,8 @@ import numpy as np
 
 from shared.artifacts.bar_tables import NAMES
 from shared.contracts.errors import BadMessage
-from shared.contracts.governance import Costs, Span
+from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument, split_symbol
-from shared.contracts.times import from_ms
 from shared.runtime.ingester import IngesterClient
 from shared.trading.columns import Columns
 from shared.trading.compiled import Terms
@@ -46,18 +45,6 @@ def parse_columns(body: bytes) -> Columns:
     except (pa.ArrowException, KeyError, OSError) as error:
         raise BadMessage(f"Expected bars as an Arrow file with the columns {', '.join(NAMES)}: {error}") from error
     return Columns.of(times, *prices)
-
-
-def span_of(bars: Columns) -> Span:
-    """What these bars are. Raises BadMessage when there are none."""
-    if not len(bars):
-        raise BadMessage("Expected at least one bar, there is none.")
-    return Span(
-        first=from_ms(int(bars.opened_at_ms[0])),
-        last=from_ms(int(bars.opened_at_ms[-1])),
-        bars=len(bars),
-        data_sha256=bars.sha256(),
-    )
 
 
 def terms_for(symbol: str, timeframe: str, bars: Columns, costs: Costs) -> Terms:

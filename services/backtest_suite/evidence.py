@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from services.backtest_suite.bars import span_of, terms_for
+from services.backtest_suite.bars import terms_for
 from services.backtest_suite.driver import WARMUPS
 from services.backtest_suite.formulas import calmar, correlation, kurtosis, path_of, returns_of, skew, total_return
+from services.backtest_suite.manifests import span_of
 from services.backtest_suite.significance import (
     bootstrap_drawdowns,
     bootstrap_sharpes,

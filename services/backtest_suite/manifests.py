@@ -16,9 +16,12 @@ import msgspec
 
 from services.backtest_suite.data import Universe
 from shared.artifacts.canonical import canonical_json, content_id
-from shared.contracts.governance import Costs
+from shared.contracts.errors import BadMessage
+from shared.contracts.governance import Costs, Span
 from shared.contracts.instruments import Instrument
+from shared.contracts.times import from_ms
 from shared.trading import loop
+from shared.trading.columns import Columns
 from shared.trading.compiled.loops import EXECUTION
 from shared.trading.kernel import KERNELS, fingerprint
 from shared.trading.performance import figures
@@ -85,6 +88,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     result_sha256: str  # of every fill and of the equity at every close
     metrics: dict[str, Any]
+
+
+def span_of(bars: Columns) -> Span:
+    """What these bars are. Raises BadMessage when there are none."""
+    if not len(bars):
+        raise BadMessage("Expected at least one bar, there is none.")
+    return Span(
+        first=from_ms(int(bars.opened_at_ms[0])),
+        last=from_ms(int(bars.opened_at_ms[-1])),
+        bars=len(bars),
+        data_sha256=bars.sha256(),
+    )
 
 
 def common_of(strategy: Strategy, data_sha256: str, assumptions: Assumptions) -> bytes:

@@ -16,12 +16,11 @@ import msgspec
 import numpy as np
 
 from services.backtest_suite.axes import Axes, table_of
-from services.backtest_suite.bars import span_of
 from services.backtest_suite.candidates import Found, candidate_of
 from services.backtest_suite.draws import draw
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.grids import Progress, check_metric, ranked, run_sets
-from services.backtest_suite.manifests import Params
+from services.backtest_suite.manifests import Params, span_of
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.significance import LEAST_RETURNS
 from services.backtest_suite.walk_forward import SETS, WARMUP_SHARE

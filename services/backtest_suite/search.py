@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.backtest_suite.bars import span_of, terms_for
+from services.backtest_suite.bars import terms_for
 from services.backtest_suite.candidates import Found
 from services.backtest_suite.draws import draw
+from services.backtest_suite.manifests import span_of
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs
 from shared.trading.columns import Columns
