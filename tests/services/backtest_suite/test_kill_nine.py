@@ -28,8 +28,8 @@ from tests.services.backtest_suite.conftest import BARS, HISTORY, TOKEN, House
 pytestmark = pytest.mark.timeout(90)
 
 PATIENCE_S = 40.0
-GRID = {"entry": list(range(60, 360)), "exit": list(range(5, 55))}
-SETS = 300 * 50  # seconds, most of them in the runs database
+GRID = {"entry": list(range(60, 210)), "exit": list(range(5, 55))}
+SETS = 150 * 50  # seconds, most of them in the runs database
 SUITE = """
 import sys
 from services.backtest_suite.service import SERVICE
