@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.contracts.errors import NeedsOperator
 
@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if isinstance(env_settings, EnvSettingsSource):  # TRIMTAB_STRATEGIES is a folder, and no field `strategies`
+            given = env_settings.env_vars.items()
+            env_settings.env_vars = {key: value for key, value in given if key.upper() not in HOUSE_VARIABLES}
         return init_settings, _OwnVariables(settings_cls), env_settings, _TomlFile(settings_cls)
 
     @classmethod
