@@ -63,6 +63,7 @@ async def engine_that_read(store: Store) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
+        await store.close()  # or its thread keeps the process of the tests alive
 
 
 async def test_a_reading_of_other_bytes_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
