@@ -269,7 +269,7 @@ def backtest(context: typer.Context) -> None:
 
 
 def _stack(data_dir: Path) -> Any:
-    from services.answers import Stack
+    from shared.runtime.running import Stack
 
     return Stack.of(data_dir)
 

@@ -202,7 +202,7 @@ def presets(
 
 
 def _send(folder: Path, candidates: list[PresetCandidate]) -> None:
-    from services.answers import Stack  # brings an HTTP client, which a file does not need
+    from shared.runtime.running import Stack  # brings an HTTP client, which a file does not need
 
     Stack.of(folder).post("backtest_suite", "/candidates", msgspec.json.decode(written(candidates)))
 

@@ -83,8 +83,8 @@ def readings(paths: Sequence[Path], symbol: str, timeframe: str, adjusted: bool,
 def _from_ingester(
     reading: Reading, first: datetime | None, last: datetime | None, lot: Decimal | None, universe: Universe | None
 ) -> Bars:
-    from services.answers import Stack  # these bring an HTTP client, which a file does not need
     from services.backtest_suite.bars import Ingester
+    from shared.runtime.running import Stack  # these bring an HTTP client, which a file does not need
 
     stack = Stack.of(Path(reading.stack))
     symbol, timeframe = check_symbol(reading.symbol), reading.timeframe
