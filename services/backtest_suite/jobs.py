@@ -19,11 +19,12 @@ import msgspec
 
 from services.backtest_suite.bars import Ingester
 from services.backtest_suite.settings import BacktestSettings
+from services.backtest_suite.sources import FOREVER
 from services.backtest_suite.work import Canceled, Finding, check, work
 from shared.contracts.errors import BadMessage, NeedsOperator, TrimtabError, TryAgain
 from shared.contracts.jobs import BacktestOrdered
 from shared.contracts.subjects import BACKTEST_ORDERED
-from shared.contracts.times import EPOCH, parse_time
+from shared.contracts.times import EPOCH
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 from shared.runtime.store import Row
@@ -33,7 +34,6 @@ from shared.trading.strategy import Strategy
 State = Literal["ordered", "queued", "running", "done", "failed", "canceled"]
 MOST_ATTEMPTS = 3
 PAUSE_S = (0.1, 0.5, 1.0, 2.0)  # while the ingester is away
-FOREVER = parse_time("9999-01-01")
 JOB_TABLES = (
     """create table jobs (
         number integer primary key autoincrement, job_id text not null unique, state text not null,
