@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,15 +15,14 @@ from services.backtest_suite.data import Bars
 from services.backtest_suite.metrics import Metrics, metrics_of
 from services.closed_loop.contribution import Contribution, Epoch, Floats, contribution
 from services.closed_loop.house import House, Plan
+from services.closed_loop.replay import Market
 from services.param_controller.settings import ParamSettings
 from shared.artifacts.presets import default_preset, preset_from_bytes, preset_id
-from shared.bus.memory import MemoryServer
 from shared.contracts import subjects as said
-from shared.contracts.governance import Costs
+from shared.contracts.governance import Costs, PresetPromoted
 from shared.contracts.parameters import ParamDecision
-from shared.contracts.subjects import Subject
 from shared.contracts.times import to_ms
-from shared.contracts.wire import Message, open_envelope, unpack
+from shared.contracts.wire import Message
 from shared.trading.columns import Columns
 from shared.trading.compiled import Terms, scan
 from shared.trading.loop import typical_range
@@ -64,9 +63,10 @@ class Outcome(msgspec.Struct, frozen=True):
 def outcome(house: House, plan: Plan, strategies: Mapping[str, Strategy], elapsed_s: float) -> Outcome:
     """Count and compare. Everything here follows from the messages and the bars: the same loop, the same outcome."""
     server, market = house.server, house.replay.market
-    snapshots = heard(server, said.PORTFOLIO_SNAPSHOT)
-    trades = heard(server, said.TRADE_CLOSED)
-    stages = heard(server, said.STAGE_CHANGED)
+    snapshots = server.said(said.PORTFOLIO_SNAPSHOT)
+    trades = server.said(said.TRADE_CLOSED)
+    stages = server.said(said.STAGE_CHANGED)
+    promotions, decisions = server.said(said.PRESET_PROMOTED), server.said(said.PARAM_DECISION)
     equity = np.array([float(one.equity) for one in snapshots])
     some = next(iter(market.bars.values()))
     return Outcome(
@@ -78,47 +78,42 @@ def outcome(house: House, plan: Plan, strategies: Mapping[str, Strategy], elapse
         seed=plan.seed,
         costs=Costs(fee_bps=plan.fee_bps, slippage_bps=plan.slippage_bps),
         profile=plan.profile,
-        models_promoted=len(heard(server, said.MODEL_PROMOTED)),
+        models_promoted=len(server.said(said.MODEL_PROMOTED)),
         models_refused=sum(one.kind == "model" and one.after == "refused" for one in stages),
-        presets_promoted=sum(bool(one.evidence_id) for one in heard(server, said.PRESET_PROMOTED)),
-        presets_refused=len(heard(server, said.PRESET_REFUSED)),
+        presets_promoted=sum(bool(one.evidence_id) for one in promotions),
+        presets_refused=len(server.said(said.PRESET_REFUSED)),
         trials=sum(
-            {(o.strategy, o.symbol, o.proposed_at): o.trials for o in heard(server, said.PRESET_CANDIDATE)}.values()
+            {(o.strategy, o.symbol, o.proposed_at): o.trials for o in server.said(said.PRESET_CANDIDATE)}.values()
         ),
-        decisions=len(heard(server, said.PARAM_DECISION)),
-        fills=len(heard(server, said.TRADE_FILL)),
+        decisions=len(decisions),
+        fills=len(server.said(said.TRADE_FILL)),
         trades=len(trades),
         fees=float(snapshots[-1].fees),
         halts=tuple(
             f"{one.at:%Y-%m-%d %H:%M} {one.breaker}: {one.reason}"
-            for one in heard(server, said.BREAKER_TRIPPED)
+            for one in server.said(said.BREAKER_TRIPPED)
             if one.after == "halted" != one.before
         ),
         equity_start=float(plan.cash),
         equity_end=float(snapshots[-1].equity),
         metrics=metrics_of(equity, periods_per_year=periods_per_year(market.timeframe, some.instrument.calendar)),
-        contributions=tuple(_contributions(house, plan, strategies)),
+        contributions=tuple(_contributions(market, plan, strategies, promotions, decisions)),
         elapsed_s=elapsed_s,
     )
 
 
-def heard(server: MemoryServer, subject: Subject[M]) -> list[M]:
-    """Everything that was said on a subject, in its order."""
-    assert subject.stream is not None
-    kept = server.streams[subject.stream.name]
-    return [
-        open_envelope(unpack(one.payload), subject.message)
-        for one in kept
-        if one.subject.startswith(f"{subject.root}.")
-    ]
-
-
-def _contributions(house: House, plan: Plan, strategies: Mapping[str, Strategy]) -> list[Contribution]:
-    market, settings = house.replay.market, ParamSettings.load()
-    params = {one.preset_id: preset_from_bytes(one.preset).params for one in heard(house.server, said.PRESET_PROMOTED)}
+def _contributions(
+    market: Market,
+    plan: Plan,
+    strategies: Mapping[str, Strategy],
+    promotions: Sequence[PresetPromoted],
+    choices: Sequence[ParamDecision],
+) -> list[Contribution]:
+    settings = ParamSettings.load()
+    params = {one.preset_id: preset_from_bytes(one.preset).params for one in promotions}
     made: list[Contribution] = []
     sleeves: dict[tuple[str, str], list[ParamDecision]] = {}
-    for decision in heard(house.server, said.PARAM_DECISION):
+    for decision in choices:
         sleeves.setdefault((decision.strategy, decision.symbol), []).append(decision)
     for (name, symbol), decisions in sorted(sleeves.items()):
         strategy, bars = strategies[name], market.bars[symbol]

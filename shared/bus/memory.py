@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from shared.bus.bus import ARTIFACT_BYTES, Delivery, Outgoing, Since, Take
 from shared.contracts.errors import BadMessage
-from shared.contracts.subjects import STREAMS, Stream
+from shared.contracts.subjects import STREAMS, Stream, Subject
+from shared.contracts.wire import Message, open_envelope, unpack
+
+M = TypeVar("M", bound=Message)
 
 BATCH = 256
 TICK = timedelta(microseconds=1)
@@ -31,6 +34,13 @@ class MemoryServer:
         self.ears: list[_Ear] = []
         self.more: list[asyncio.Event] = []
         self.now = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def said(self, subject: Subject[M]) -> list[M]:
+        """All that was said under this subject, oldest first. Only what a stream keeps is remembered."""
+        if subject.stream is None:
+            return []
+        envelopes = [unpack(delivery.payload) for delivery in self.streams[subject.stream.name]]
+        return [open_envelope(one, subject.message) for one in envelopes if one.type == subject.message.__name__]
 
 
 class MemoryBus:

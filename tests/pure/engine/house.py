@@ -228,9 +228,7 @@ class House:
 
     def said(self, subject: Subject[M]) -> list[M]:
         """All that was said under this subject, oldest first."""
-        assert subject.stream is not None
-        envelopes = [unpack(delivery.payload) for delivery in self.server.streams[subject.stream.name]]
-        return [open_envelope(one, subject.message) for one in envelopes if one.type == subject.message.__name__]
+        return self.server.said(subject)
 
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         assert self.host is not None

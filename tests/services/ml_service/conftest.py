@@ -146,9 +146,7 @@ class House:
 
     def said(self, subject: Subject[M]) -> list[M]:
         """All that was said under this subject, oldest first."""
-        stream = self.server.streams[subject.stream.name] if subject.stream else []
-        envelopes = [unpack(delivery.payload) for delivery in stream]
-        return [open_envelope(one, subject.message) for one in envelopes if one.type == subject.message.__name__]
+        return self.server.said(subject)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until this is true; asked after each message. Fails when the service fails, or nothing comes."""
