@@ -15,11 +15,10 @@ from itertools import groupby
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Response
-from pyarrow import feather
 
 from services.backtest_suite.data import Bars
 from services.venue_sim.pace import LockStep
-from shared.artifacts.bar_files import NAMES
+from shared.artifacts.bar_files import NAMES, feather_bytes
 from shared.bus.bus import Bus, Outgoing
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.market import BarClosed, GapFound
@@ -171,8 +170,7 @@ class Replay:
                 )
             until = min(to_ms(parse_time(last)), self.last_ms.get(symbol, -1))
             kept = self.market.bars[symbol].columns.between(to_ms(parse_time(first)), until)
-            sink = pa.BufferOutputStream()
-            feather.write_feather(pa.table(dict(zip(NAMES, kept.all(), strict=True))), sink, compression="uncompressed")
-            return Response(sink.getvalue().to_pybytes(), media_type="application/vnd.apache.arrow.file")
+            body = feather_bytes(pa.table(dict(zip(NAMES, kept.all(), strict=True))))
+            return Response(body, media_type="application/vnd.apache.arrow.file")
 
         return router

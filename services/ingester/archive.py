@@ -13,7 +13,7 @@ import numpy as np
 from services.ingester.book import Chunk, Series, tail_of
 from services.ingester.candles import Candle, SeriesName
 from services.ingester.settings import IngesterSettings
-from shared.artifacts.bar_files import written
+from shared.artifacts.bar_files import feather_bytes, written
 from shared.contracts.market import ChunkRegistered
 from shared.contracts.subjects import CHUNK_REGISTERED
 from shared.contracts.times import from_ms
@@ -92,7 +92,6 @@ class Archive:
     def feather(self, chunks: Sequence[Chunk], tail: Sequence[Candle], first: int, last: int) -> bytes:
         """The bars that opened in [first, last] (ms) as an Arrow feather file, ascending. Blocks: call it in a thread."""
         import pyarrow as pa
-        from pyarrow import feather
         from pyarrow import parquet as pq
 
         parts = [pq.read_table(self.folder / chunk.file) for chunk in chunks]
@@ -100,9 +99,7 @@ class Archive:
         opened = table.column("timestamp").to_numpy()
         begin, end = np.searchsorted(opened, [first, last + 1]).tolist()  # parts and tail are in order
         table = table.slice(begin, end - begin)
-        sink = pa.BufferOutputStream()
-        feather.write_feather(table, sink, compression="uncompressed")
-        return sink.getvalue().to_pybytes()
+        return feather_bytes(table)
 
 
 def _write(path: Path, candles: Sequence[Candle]) -> None:
