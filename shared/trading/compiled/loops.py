@@ -88,23 +88,6 @@ class Call:
 Loop = Callable[[Call, Sequence[Any], Sequence[int]], list[Any]]  # (call, params, trade_from of each) -> results
 
 
-def interpreted_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
-    """The same loop as plain Python, over columns as lists: same bits: what the others are measured by."""
-    python = loop.bound(loop.run, step=strategy.step, **events.named)
-
-    def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
-        columns = [column.tolist() for column in call.columns]
-        results: list[Any] = []
-        for params, first in zip(table, trade_from, strict=True):
-            notes = call.notes.tolist()
-            owner, purse = strategy.start(params), events.opening(call.cash, call.rules)
-            results.append(_whole(python(*columns, params, owner, purse, call.rules, first, notes)))
-            call.notes[:] = notes
-        return results
-
-    return call
-
-
 def _whole(result: tuple[Any, Any, int, bool]) -> tuple[Any, Any, int] | None:
     *told, raised = result
     return None if raised else (told[0], told[1], told[2])

@@ -18,6 +18,7 @@ from shared.contracts.execution import TradeClosed, TradeFill
 from shared.contracts.governance import Costs, SlippageModel
 from shared.contracts.instruments import Instrument
 from shared.contracts.times import from_ms
+from shared.trading import loop
 from shared.trading.columns import Columns
 from shared.trading.compiled import Failure, Run, Targets, Terms, execute, loops, scan
 from shared.trading.indicators import Deviation, Ema, Rsi, deviation, deviation_step, ema, ema_step, rsi, rsi_step
@@ -240,11 +241,29 @@ def hosted(
     return trader, closed, curve
 
 
+def interpreted_loop(strategy: Strategy, events: loops.Events) -> loops.Loop:
+    """The loop's text as plain Python, over columns as lists: what the others are measured by."""
+    python = loop.bound(loop.run, step=strategy.step, **events.named)
+
+    def call(call: loops.Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
+        columns = [column.tolist() for column in call.columns]
+        results: list[Any] = []
+        for params, first in zip(table, trade_from, strict=True):
+            notes = call.notes.tolist()
+            owner, purse = strategy.start(params), events.opening(call.cash, call.rules)
+            *told, raised = python(*columns, params, owner, purse, call.rules, first, notes)
+            results.append(None if raised else tuple(told))
+            call.notes[:] = notes
+        return results
+
+    return call
+
+
 def interpreted(strategy: Strategy, bars: Columns, params: dict[str, Any], terms: Terms) -> Run:
     """The same loop run by Python."""
     kinds = loops.PLAIN, loops.IN_DETAIL
     known = loops._loops
-    loops._loops = {(strategy.source, events): loops.interpreted_loop(strategy, events) for events in kinds}
+    loops._loops = {(strategy.source, events): interpreted_loop(strategy, events) for events in kinds}
     try:
         return scan(strategy, bars, params, terms, with_curve=True, with_fills=True)
     finally:
