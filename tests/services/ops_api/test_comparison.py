@@ -49,8 +49,9 @@ def test_what_only_one_of_them_has_read_waits() -> None:
 
 
 @asynccontextmanager
-async def engine_that_read(store: Store) -> AsyncIterator[str]:
-    """The engine's own routes, over these rows."""
+async def engine_that_read() -> AsyncIterator[tuple[Store, str]]:
+    """The engine's own routes, over the rows of its store."""
+    store = await Store.open(None, ENGINE.tables)
     host = Host("engine", EngineSettings.load(), MemoryBus(MemoryServer()), store, VenueClock())
     application = FastAPI()
     application.include_router(engine_routes(host, cast(Any, None), "paper"))  # /readings never asks the desk
@@ -59,7 +60,7 @@ async def engine_that_read(store: Store) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield store, f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         await serving
@@ -68,8 +69,7 @@ async def engine_that_read(store: Store) -> AsyncIterator[str]:
 
 async def test_a_reading_of_other_bytes_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bus = MemoryServer()
-    store = await Store.open(None, ENGINE.tables)
-    async with engine_that_read(store) as address, asyncio.timeout(30):
+    async with engine_that_read() as (store, address), asyncio.timeout(30):
         monkeypatch.setenv("TRIMTAB_ENGINE_URL", address)
         async with served(bus) as page, httpx.AsyncClient(base_url=page.address, verify=False) as client:
             story = Story(MemoryBus(bus))
