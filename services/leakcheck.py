@@ -29,7 +29,7 @@ from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs
 from shared.contracts.times import timeframe_ms
 from shared.regimes.context import CONTEXT_NAMES
-from shared.regimes.features import FEATURE_NAMES, features_of_closes
+from shared.regimes.features import FEATURE_NAMES, Candle, features_of
 from shared.regimes.hmm import RegimeModel
 from shared.regimes.reader import RegimeReader
 from shared.trading.columns import Columns
@@ -79,7 +79,7 @@ def market_of(data: Path | None, symbol: str, timeframe: str, bars: int) -> Bars
 def tables_of(subject: str, market: Bars) -> Iterator[tuple[str, Compute]]:
     """What is to be checked, by name."""
     if subject == "regimes":
-        model = fitted_on(market.columns.close[: len(market) // 2].tolist())
+        model = fitted_on(candles(market.columns)[: len(market) // 2])
         yield "features", feature_table
         yield "readings", lambda bars: reading_table(model, timeframe_ms(market.timeframe), bars)
     elif ":" in subject:
@@ -115,7 +115,7 @@ def function_of(subject: str) -> Callable[[Columns], object]:
 def feature_table(bars: Columns) -> object:
     """What the regime model sees, a column for each feature; NaN while it warms up."""
     nothing = (np.nan,) * len(FEATURE_NAMES)
-    rows = [row or nothing for row in features_of_closes(bars.close.tolist())]
+    rows = [row or nothing for row in features_of(candles(bars))]
     return dict(zip(FEATURE_NAMES, np.array(rows).T, strict=True))
 
 
@@ -123,21 +123,26 @@ def reading_table(model: RegimeModel, bar_ms: int, bars: Columns) -> object:
     """What a reader says of each bar, by a model that was promoted before the first."""
     reader = RegimeReader(bar_ms)
     reader.use(model, "checked", int(bars.opened_at_ms[0]))
-    told = [reader.on_bar(*bar) for bar in zip(bars.opened_at_ms.tolist(), bars.close.tolist(), strict=True)]
+    told = [reader.on_bar(*bar) for bar in zip(bars.opened_at_ms.tolist(), candles(bars), strict=True)]
     table = {name: np.array([getattr(reading, name) for reading in told]) for name in told[0]._fields[1:5]}
     table["log_likelihood"] = np.array([reading.log_likelihood for reading in told])
     return table | dict(zip(CONTEXT_NAMES, np.array([reading.context for reading in told]).T, strict=True))
 
 
-def fitted_on(closes: list[float]) -> RegimeModel:
+def candles(bars: Columns) -> list[Candle]:
+    """The bars one by one, as features are made of them."""
+    return [Candle(*prices) for prices in zip(*(column.tolist() for column in bars.all()[1:]), strict=True)]
+
+
+def fitted_on(bars: list[Candle]) -> RegimeModel:
     """A model as ml_service would train it, in a process of its own: the last fifth held out."""
-    request = FitRequest(closes, len(closes) // 5, n_states=3, starts=2, seed=SEED)
+    request = FitRequest(bars, len(bars) // 5, states=(3,), starts=2, seed=SEED)
     fitting = [sys.executable, "-m", "services.ml_service.fitting"]
     answer = subprocess.run(fitting, input=msgspec.msgpack.encode(request), capture_output=True, check=False)
     lines = answer.stdout.splitlines()
     told = msgspec.json.decode(lines[-1], type=FitLine) if lines else NotFitted(answer.stderr.decode()[-500:])
     if not isinstance(told, Fitted):
-        raise NeedsOperator(f"A model was expected from {len(closes)} closes, but: {told}. Give more bars.")
+        raise NeedsOperator(f"A model was expected from {len(bars)} bars, but: {told}. Give more bars.")
     return load_model(told.model, content_id(told.model))
 
 

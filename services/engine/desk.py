@@ -193,7 +193,7 @@ class Desk:
 
     def read(self, series: Series, bar: Bar) -> Reading:
         """Take a closed bar and read the regime in it."""
-        reading = series.reader.on_bar(bar.opened_at_ms, bar.close)
+        reading = series.reader.on_bar(bar.opened_at_ms, bar)
         series.close_before, series.close = series.close, bar.close
         state = series.reader.filter
         series.note(watermark_ms=bar.opened_at_ms, filter=(state.posterior, state.log_likelihood))

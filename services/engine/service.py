@@ -141,11 +141,11 @@ async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) 
                 f"{host.store.path} has lost model {kept.model_id[:12]} of {name}: restore a copy of it."
             )
         model = load_model(content, kept.model_id)
-    closes = [(bar.opened_at_ms, bar.close) for bar, _ in bars]
-    reader = RegimeReader.resume(timeframe_ms(timeframe), closes, model, kept.model_id, records.filter_of(kept))
+    read = [(bar.opened_at_ms, bar) for bar, _ in bars]
+    reader = RegimeReader.resume(timeframe_ms(timeframe), read, model, kept.model_id, records.filter_of(kept))
     series = Series(instrument.symbol, timeframe, instrument, reader, kept)
-    for _, close in closes[-2:]:
-        series.close_before, series.close = series.close, close
+    for bar, _ in bars[-2:]:
+        series.close_before, series.close = series.close, bar.close
     return series
 
 

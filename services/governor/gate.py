@@ -47,9 +47,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All of `all`, and at least `some_needed` of `some`."""
+    """All of `all`, at least `some_needed` of `some`, and all of `successor` for who takes the place of another."""
 
     all: tuple[Rule, ...]
+    successor: tuple[Rule, ...] = ()
     some: tuple[Rule, ...] = ()
     some_needed: int = 0
 
@@ -100,10 +101,11 @@ def profile(name: str, mode: Literal["paper", "live"], file: Path = PROFILES) ->
     return msgspec.structs.replace(found[name], name=name)
 
 
-def judge(figures: Mapping[str, float], rules: Rules) -> Verdict:
+def judge(figures: Mapping[str, float], rules: Rules, *, succeeds: bool = False) -> Verdict:
     """Hold the figures against the rules. Of `some`, those that failed are told only when too few held."""
-    passed = [rule.told(figures) for rule in rules.all if rule.holds(figures)]
-    failed = [rule.told(figures) for rule in rules.all if not rule.holds(figures)]
+    needed = (*rules.all, *rules.successor) if succeeds else rules.all
+    passed = [rule.told(figures) for rule in needed if rule.holds(figures)]
+    failed = [rule.told(figures) for rule in needed if not rule.holds(figures)]
     held = [rule for rule in rules.some if rule.holds(figures)]
     passed += [rule.told(figures) for rule in held]
     if len(held) < rules.some_needed:

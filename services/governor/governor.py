@@ -213,7 +213,9 @@ class Governor:
 
     def _verdict(self, application: Application, given: EvidenceGiven) -> Verdict:
         if application.kind == "model":
-            return judge(model_figures(given, application.is_synthetic), self.profile.model)
+            # What a regime is called must go on to mean the same; what was learned of made-up bars meant nothing yet.
+            succeeds = any(not one.is_synthetic for one in self.champions(application.place))
+            return judge(model_figures(given, application.is_synthetic), self.profile.model, succeeds=succeeds)
         assert given.span is not None  # examined before
         trials = self._trials.get((application.strategy, application.symbol, application.timeframe), 0)
         return judge(preset_figures(given, application.timeframe, trials), self.profile.preset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import struct
+from array import array
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -13,18 +13,23 @@ from itertools import pairwise
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Span
 from shared.contracts.times import from_ms
+from shared.regimes.features import Candle
 from shared.runtime.ingester import IngesterClient
 
 
 @dataclass(frozen=True)
 class History:
-    """Closed bars, ascending. Only what the regime model reads of them."""
+    """Closed bars, ascending."""
 
     opened_at_ms: list[int]
-    closes: list[float]
+    bars: list[Candle]
 
     def __len__(self) -> int:
-        return len(self.closes)
+        return len(self.bars)
+
+    def part(self, first: int, last: int) -> History:
+        """Those from the place `first` to before `last`."""
+        return History(self.opened_at_ms[first:last], self.bars[first:last])
 
 
 class Ingester:
@@ -40,28 +45,40 @@ class Ingester:
 
 
 def parse_history(body: bytes) -> History:
-    """Columns `timestamp` (ms) and `close` of an Arrow file. Raises BadMessage unless times ascend and prices are > 0."""
+    """Columns `timestamp` (ms), `open`, `high`, `low`, `close`, `volume` of an Arrow file.
+
+    Raises BadMessage unless times ascend, prices are above 0 and within their bar's range, volumes 0 or more.
+    """
     import pyarrow as pa  # heavy, and only needed for a training or a piece of evidence
     import pyarrow.feather
 
+    names = ["timestamp", *Candle._fields]
     try:
-        table = pyarrow.feather.read_table(pa.BufferReader(body), columns=["timestamp", "close"])
-        times, closes = table["timestamp"].cast(pa.int64()), table["close"].cast(pa.float64())
+        table = pyarrow.feather.read_table(pa.BufferReader(body), columns=names)
+        times, *prices = (table[name].cast(pa.int64() if name == "timestamp" else pa.float64()) for name in names)
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise BadMessage(f"Expected bars as an Arrow file with timestamp and close: {error}") from error
-    if times.null_count or closes.null_count:
-        raise BadMessage("Expected a time and a close for each bar, some are missing.")
-    history = History(times.to_pylist(), closes.to_pylist())
-    ascends = all(before < after for before, after in pairwise(history.opened_at_ms))
-    if not ascends or not all(0.0 < close < math.inf for close in history.closes):
-        raise BadMessage("Bars must ascend in time and have closes that are finite and above 0.")
+        raise BadMessage(f"Expected bars as an Arrow file with {', '.join(names)}: {error}") from error
+    if any(column.null_count for column in (times, *prices)):
+        raise BadMessage(f"Expected {', '.join(names)} for each bar, some are missing.")
+    history = History(times.to_pylist(), list(map(Candle, *(column.to_pylist() for column in prices))))
+    if not all(before < after for before, after in pairwise(history.opened_at_ms)):
+        raise BadMessage("Bars must ascend in time.")
+    for bar in history.bars:
+        if not is_sound(bar):
+            raise BadMessage(f"A bar must have 0 < low <= open, close <= high and a volume of 0 or more, was {bar}.")
     return history
 
 
+def is_sound(bar: Candle) -> bool:
+    """Whether a bar is one: what has not this shape has no features."""
+    ends = min(bar.open, bar.close), max(bar.open, bar.close)
+    return 0.0 < bar.low <= ends[0] <= ends[1] <= bar.high < math.inf and 0.0 <= bar.volume < math.inf
+
+
 def data_sha256(history: History) -> str:
-    """SHA-256 (hex) over opened-at (int64 ms) and closes (float64), little-endian: all that a regime model reads."""
-    times = struct.pack(f"<{len(history)}q", *history.opened_at_ms)
-    return hashlib.sha256(times + struct.pack(f"<{len(history)}d", *history.closes)).hexdigest()
+    """SHA-256 (hex) over opened-at (int64 ms), then open, high, low, close and volume of each bar (float64)."""
+    numbers = array("d", (number for bar in history.bars for number in bar))
+    return hashlib.sha256(array("q", history.opened_at_ms).tobytes() + numbers.tobytes()).hexdigest()
 
 
 def span_of(history: History) -> Span:
@@ -79,4 +96,4 @@ def span_of(history: History) -> Span:
 def cut(history: History, first_ms: int, last_ms: int) -> History:
     """The bars that opened in [first, last]."""
     kept = [i for i, ms in enumerate(history.opened_at_ms) if first_ms <= ms <= last_ms]
-    return History([history.opened_at_ms[i] for i in kept], [history.closes[i] for i in kept])
+    return History([history.opened_at_ms[i] for i in kept], [history.bars[i] for i in kept])

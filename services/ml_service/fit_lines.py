@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+from shared.regimes.features import Candle
+
+How = Literal["cold", "warm", "stepwise"]
 
 
 class FitRequest(msgspec.Struct, frozen=True):
-    """What to fit. `closes` are prices, oldest first; the last `validation_bars` of them are held out."""
+    """What to fit: closed bars, oldest first, of which the last `validation_bars` are held out."""
 
-    closes: list[float]
+    bars: list[Candle]
     validation_bars: int
-    n_states: int
+    states: tuple[int, ...]  # of the model; several make an ensemble of one member each
     starts: int
     seed: int
+    incumbent: bytes = b""  # npz of the model in use; b"" when there is none that a new one should go on from
+    news: int = 0  # the last so many of the bars before the held-out ones have come since the incumbent was fitted
 
 
 class FitProgress(msgspec.Struct, frozen=True, tag="progress"):
@@ -28,6 +36,7 @@ class Fitted(msgspec.Struct, frozen=True, tag="fitted"):
     """The best start."""
 
     model: bytes  # npz
+    how: How
     scores: dict[str, float]
 
 

@@ -1,128 +1,252 @@
 """Fits a model, in a short-lived process of its own: `python -m services.ml_service.fitting`.
 
 A request comes on stdin (MessagePack), progress and the answer go to stdout, one JSON object a line. One thread,
-niced, no network, no files. hmmlearn is imported here and nowhere else.
+niced, no network, no files.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from hmmlearn.hmm import GaussianHMM
 from threadpoolctl import threadpool_limits
 
-from services.ml_service.evidence import gaussian_log_likelihood, mean_log_likelihood
-from services.ml_service.fit_lines import FitLine, FitProgress, FitRequest, Fitted, NotFitted
-from shared.artifacts.models import model_bytes
+from services.ml_service.em import (
+    Array,
+    Parameters,
+    Statistics,
+    expectation,
+    guess,
+    maximisation,
+    parameters_of,
+    statistics_of,
+)
+from services.ml_service.ensembles import combined, members_of, model_of
+from services.ml_service.evidence import gaussian_log_likelihood
+from services.ml_service.fit_lines import FitLine, FitProgress, FitRequest, Fitted, How, NotFitted
+from shared.artifacts.canonical import content_id
+from shared.artifacts.models import load_model, model_bytes
 from shared.contracts.errors import BadMessage
-from shared.regimes.features import FEATURE_NAMES, WARMUP_BARS, Features, features_of_closes
-from shared.regimes.hmm import RegimeModel, forward_filter, regime_model
-from shared.regimes.labels import name_states
+from shared.regimes.compiled import filtered
+from shared.regimes.features import FEATURE_NAMES, LONG, TRENDS, features_of
+from shared.regimes.hmm import FARTHEST, RegimeModel
+from shared.regimes.labels import NAMES, carried_names, name_states
 
 NICENESS = 10
 MAX_ITERATIONS = 300
-GAIN_PER_BAR = 1e-5  # nats: when an iteration gains less, the fit has converged
+GAIN_PER_ROW = 1e-5  # nats: when an iteration gains less, the fit has converged
 ROWS_PER_PARAMETER = 3  # fewer rows would be learned by heart
+TAILS = (1 / 30, 1 / 12, 1 / 6, 1 / 3)  # tried against normal emissions
+TEMPERATURES = (1.5, 2.0, 3.0, 4.0, 6.0)  # tried against none
+MEMORY = 0.5  # of the rows at hand, that the incumbent counts as when a warm fit goes on from it
+BATCH_ROWS = 250  # of a stepwise update
+MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+
+
+class Rows(NamedTuple):
+    """The features of the bars (n_rows, d), how they are standardised, and where the held-out ones begin."""
+
+    raw: Array
+    center: Array
+    spread: Array
+    cut: int
+
+    @property
+    def seen(self) -> Array:
+        """Those that a fit may learn from, in usual steps from their center, none farther than counts."""
+        return np.clip((self.raw[: self.cut] - self.center) / self.spread, -FARTHEST, FARTHEST)
+
+
+class Attempt(NamedTuple):
+    """One member of a model, fitted one way."""
+
+    how: How
+    parameters: Parameters
+    iterations: int
+    score: float  # log-likelihood of a held-out bar, nats
 
 
 def fit(request: FitRequest, tell: Callable[[FitProgress], None]) -> Fitted:
-    """The model that explains the held-out rows best, of several seeded starts. Raises BadMessage when there is none.
+    """The model that explains the held-out rows best. Raises BadMessage when there is none.
 
-    Rows before the held-out ones are all that a fit sees, the scaling included.
+    Without an incumbent several seeded starts compete; with one, a warm fit and a stepwise update that both go on from
+    it, so that what a state means is carried on. Rows before the held-out ones are all that a fit sees.
     """
-    rows = [row for row in features_of_closes(request.closes) if row is not None]
-    cut = len(rows) - request.validation_bars
-    parameters = _parameters(request.n_states, len(FEATURE_NAMES))
-    if cut < ROWS_PER_PARAMETER * parameters or request.validation_bars < WARMUP_BARS:
+    with threadpool_limits(1):  # a sum that is split among threads has other bits
+        rows = _rows(request)
+        incumbent = load_model(request.incumbent, content_id(request.incumbent)) if request.incumbent else None
+        former = None if incumbent is None else members_of(incumbent, request.states)
+        of, told = len(request.states) * (2 if former else request.starts), count(1)
+        attempts: list[Attempt] = []
+        for number, states in enumerate(request.states):
+            tried: list[Attempt] = []
+            for attempt in _attempts(request, rows, states, former[number] if former else None):
+                tried.append(attempt)
+                score = attempt.score if math.isfinite(attempt.score) else None
+                tell(FitProgress(next(told), of, attempt.iterations, score))
+            best = max(tried, key=lambda one: one.score)
+            if not math.isfinite(best.score):
+                raise BadMessage(
+                    f"None of {len(tried)} starts of {states} states converged within {MAX_ITERATIONS} iterations: "
+                    "train on more bars, or with fewer states."
+                )
+            attempts.append(_with_tails(rows, best))
+        members = _named([_unnamed(one.parameters, rows) for one in attempts], rows, incumbent)
+        model = _tempered(combined(members, [one.score for one in attempts], len(rows.raw) - rows.cut), rows)
+        return Fitted(model_bytes(model), attempts[0].how, _scores(model, incumbent, rows, attempts))
+
+
+def _rows(request: FitRequest) -> Rows:
+    found = [row for row in features_of(request.bars) if row is not None]
+    cut = len(found) - request.validation_bars
+    parameters = max(_parameters(states, len(FEATURE_NAMES)) for states in request.states)
+    if cut < ROWS_PER_PARAMETER * parameters or request.validation_bars < LONG:
         raise BadMessage(
-            f"A fit of {request.n_states} states needs {ROWS_PER_PARAMETER * parameters} rows and {WARMUP_BARS} held "
+            f"A fit of {max(request.states)} states needs {ROWS_PER_PARAMETER * parameters} rows and {LONG} held "
             f"out, had {max(cut, 0)} and {request.validation_bars}: train on more bars."
         )
-    best: tuple[float, RegimeModel, int] | None = None
-    converged = 0
-    for start in range(request.starts):
-        # A sum that is split among threads has other bits; and with threads 5,000 bars cost 12 CPU seconds, without 0.7.
-        with threadpool_limits(1):
-            model, iterations = _fit_once(rows[:cut], request.n_states, request.seed + start)
-        score = None if model is None else mean_log_likelihood(forward_filter(model, rows)[cut:])
-        if model is not None and score is not None:
-            converged += 1
-            if best is None or score > best[0]:
-                best = score, model, iterations
-        tell(FitProgress(start + 1, request.starts, iterations, score))
-    if best is None:
+    raw = np.array(found)
+    center = np.median(raw[:cut], axis=0)
+    spread = MAD_TO_DEVIATION * np.median(np.abs(raw[:cut] - center), axis=0)
+    if not all(spread[i] > 0.0 for i in TRENDS):
         raise BadMessage(
-            f"None of {request.starts} starts converged within {MAX_ITERATIONS} iterations: "
-            "train on more bars, or with fewer states."
+            "There is nothing to learn from a market that does not move: its trend is the same on all bars."
         )
-    score, model, iterations = best
-    scores = {
-        "log_likelihood": score,
-        "log_likelihood_fitted": mean_log_likelihood(forward_filter(model, rows[:cut])),
-        "log_likelihood_one_gaussian": gaussian_log_likelihood(rows[:cut], rows[cut:]),
-        "iterations": float(iterations),
-        "starts_converged": float(converged),
-        "rows_fitted": float(cut),
-        "rows_held_out": float(len(rows) - cut),
-    }
-    return Fitted(model_bytes(model), scores)
+    return Rows(raw, center, np.where(spread > 0.0, spread, 1.0), cut)  # a market may have no volume to be surprised by
 
 
-def _fit_once(rows: Sequence[Features], n_states: int, seed: int) -> tuple[RegimeModel | None, int]:
-    """One start: the model in the features' own units and the iterations it took; no model when it did not converge."""
-    data = np.array(rows)
-    center, spread = data.mean(axis=0), data.std(axis=0)
-    if spread.min() <= 0.0:
-        raise BadMessage(
-            "There is nothing to learn from a market that does not move: a feature is the same on all bars."
+def _attempts(request: FitRequest, rows: Rows, states: int, former: RegimeModel | None) -> Iterator[Attempt]:
+    """Each way of fitting one member; a score that is not finite did not converge."""
+    if former is None:
+        for start in range(request.starts):
+            chance = np.random.default_rng([request.seed, states, start])
+            yield _scored("cold", *_converged(guess(rows.seen, states, chance), rows.seen), rows)
+        return
+    known = parameters_of(former, rows.center, rows.spread)
+    memory = statistics_of(known, MEMORY * rows.cut)
+    yield _scored("warm", *_converged(known, rows.seen, memory), rows)
+    news = rows.seen[len(rows.seen) - min(request.news, len(rows.seen)) :]
+    if len(news) >= 2:
+        yield _scored("stepwise", updated(known, news, rows.cut), 1, rows)
+
+
+def _converged(parameters: Parameters, seen: Array, memory: Statistics | None = None) -> tuple[Parameters | None, int]:
+    """Iterate until a row gains less than `GAIN_PER_ROW`; None when that never comes."""
+    last = -math.inf
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        said, log_likelihood = expectation(parameters, seen)
+        if abs(log_likelihood - last) < GAIN_PER_ROW:
+            return parameters, iteration
+        last = log_likelihood
+        parameters = maximisation(said if memory is None else said.plus(memory), parameters.tails)
+    return None, MAX_ITERATIONS
+
+
+def updated(parameters: Parameters, news: Array, window: int) -> Parameters:
+    """Stepwise: go on from these parameters over new standardised rows, a batch at a time, each counting for its share
+    of a window of so many rows. Cost grows with the news alone."""
+    said = statistics_of(parameters, float(window))
+    for batch in np.array_split(news, max(1, round(len(news) / BATCH_ROWS))):
+        found, _ = expectation(parameters, batch)
+        said = said.mixed(min(1.0, len(batch) / window), found.times(window / len(batch)))
+        parameters = maximisation(said, parameters.tails)
+    return parameters
+
+
+def _with_tails(rows: Rows, best: Attempt) -> Attempt:
+    """The same with heavier tails, if held-out rows then are explained better; an incumbent's tails are carried on."""
+    if best.how != "cold":
+        return best
+    for tail in TAILS:
+        parameters, iterations = _converged(
+            best.parameters._replace(tails=np.full(len(best.parameters.start), tail)), rows.seen
         )
-    tolerance = GAIN_PER_BAR * len(rows)
-    hmm = GaussianHMM(
-        n_states, "full", n_iter=MAX_ITERATIONS, tol=tolerance, random_state=seed, implementation="scaling"
-    )
+        attempt = _scored("cold", parameters, best.iterations + iterations, rows)
+        best = attempt if attempt.score > best.score else best
+    return best
+
+
+def _scored(how: How, parameters: Parameters | None, iterations: int, rows: Rows) -> Attempt:
+    if parameters is None:
+        return Attempt(how, Parameters(*[np.empty(0)] * 5), iterations, -math.inf)
     try:
-        hmm.fit((data - center) / spread)
-    except ValueError:  # a state that lost all its rows: the start was bad, another may be good
-        return None, MAX_ITERATIONS
-    history = list(hmm.monitor_.history)
-    # hmmlearn calls a fit converged that only ran out of iterations, or whose likelihood fell.
-    if len(history) < 2 or abs(history[-1] - history[-2]) >= tolerance:
-        return None, len(history)
-    means = hmm.means_ * spread + center
-    covariances = hmm.covars_ * np.outer(spread, spread)
-    try:
-        model = regime_model(
-            start=hmm.startprob_.tolist(),
-            transition=hmm.transmat_.tolist(),
-            means=means.tolist(),
-            covariances=((covariances + covariances.transpose(0, 2, 1)) / 2).tolist(),
-            labels=name_states(means.tolist()),
-            center=center.tolist(),
-            spread=spread.tolist(),
-        )
+        model = _unnamed(parameters, rows)
     except ValueError:  # degenerate: the same as not converged
-        return None, len(history)
-    return model, len(history)
+        return Attempt(how, parameters, iterations, -math.inf)
+    return Attempt(how, parameters, iterations, float(filtered(model, rows.raw)[1][rows.cut :].mean()))
+
+
+def _unnamed(parameters: Parameters, rows: Rows) -> RegimeModel:
+    return model_of(parameters, rows.center, rows.spread, ("CHOP",) * len(parameters.start))
+
+
+def _named(members: list[RegimeModel], rows: Rows, incumbent: RegimeModel | None) -> list[RegimeModel]:
+    """The members with names: as the incumbent names the bars that both have read; without one, the member whose states
+    are the most like three is named by what they emit, and the others as it names the bars."""
+    teacher = incumbent
+    if teacher is None:
+        first = min(members, key=lambda one: abs(len(one.start) - len(NAMES)))
+        teacher = first._replace(labels=name_states(first.means))
+        if len(members) == 1:
+            return [teacher]
+    seen = rows.raw[: rows.cut]
+    taught = odds_of(teacher, seen)
+    return [
+        one._replace(labels=carried_names((filtered(one, seen)[0].T @ taught).tolist(), one.means, teacher.labels))
+        for one in members
+    ]
+
+
+def odds_of(model: RegimeModel, rows: Array) -> Array:
+    """The filtered odds (n_rows, 3) of BULL, BEAR and CHOP."""
+    return filtered(model, rows)[0] @ np.array([[float(label == name) for name in NAMES] for label in model.labels])
+
+
+def _tempered(model: RegimeModel, rows: Rows) -> RegimeModel:
+    """With the temperature under which each held-out bar is foretold best by those before it."""
+    tried = [model._replace(temperature=temperature) for temperature in (1.0, *TEMPERATURES)]
+    return max(tried, key=lambda one: float(filtered(one, rows.raw)[1][rows.cut :].mean()))
+
+
+def _scores(model: RegimeModel, incumbent: RegimeModel | None, rows: Rows, attempts: list[Attempt]) -> dict[str, float]:
+    log_likelihoods = filtered(model, rows.raw)[1]
+    held_out = log_likelihoods[rows.cut :]
+    raw = [tuple(row) for row in rows.raw.tolist()]
+    scores = {
+        "log_likelihood": float(held_out.mean()),
+        "log_likelihood_fitted": float(log_likelihoods[: rows.cut].mean()),
+        "log_likelihood_one_gaussian": gaussian_log_likelihood(raw[: rows.cut], raw[rows.cut :]),
+        "log_likelihood_deviation": float(held_out.std()),
+        "iterations": float(max(one.iterations for one in attempts)),
+        "members": float(len(attempts)),
+        "temperature": model.temperature,
+        "tail": float(max(model.tails)),
+        "rows_fitted": float(rows.cut),
+        "rows_held_out": float(len(rows.raw) - rows.cut),
+    }
+    if incumbent is not None:
+        mine, theirs = (odds_of(one, rows.raw)[rows.cut :].argmax(axis=1) for one in (model, incumbent))
+        scores["agreement"] = float((mine == theirs).mean())
+    return scores
 
 
 def _parameters(states: int, width: int) -> int:
-    """Free numbers of a model: start, transition, means, covariances."""
+    """Free numbers of a model: start, transition, means, scales."""
     return (states - 1) + states * (states - 1) + states * width + states * width * (width + 1) // 2
 
 
 def main() -> int:
     """Read a request, write progress and an answer. 0 with a model, 1 without."""
     os.nice(NICENESS)
-    logging.disable(logging.WARNING)  # hmmlearn's remarks on convergence; we judge it ourselves
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=FitRequest)
-    if not all(math.isfinite(close) and close > 0.0 for close in request.closes):
-        _say(NotFitted("Closes must be finite and above 0."))
+    if not all(all(map(math.isfinite, bar)) and min(bar[:4]) > 0.0 and bar.volume >= 0.0 for bar in request.bars):
+        _say(NotFitted("Bars must have finite prices above 0 and volumes of 0 or more."))
         return 1
     try:
         fitted = fit(request, _say)

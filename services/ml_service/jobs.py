@@ -15,7 +15,7 @@ from services.ml_service.series import Series
 from shared.contracts.errors import BadMessage
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered, no_evidence
 from shared.contracts.times import timeframe_length, to_ms
-from shared.regimes.features import WARMUP_BARS, features_of_closes
+from shared.regimes.features import LONG, features_of
 from shared.regimes.hmm import RegimeModel
 
 REFERENCE_BARS = 2000  # before the span: there the filter settles, and what one Gaussian knows is learned
@@ -44,13 +44,11 @@ class EvidenceDesk:
         judged = cut(bars, to_ms(job.first), to_ms(job.last))
         if not len(judged):
             raise BadMessage(f"There are no bars of {job.symbol} from {job.first} to {job.last}.")
-        rows = features_of_closes(bars.closes)
+        rows = features_of(bars.bars)
         split = len(rows) - len(judged)
         before, held_out = ([row for row in part if row is not None] for part in (rows[:split], rows[split:]))
-        if len(held_out) < WARMUP_BARS:
-            raise BadMessage(
-                f"Evidence needs {WARMUP_BARS} bars with features, {job.symbol} has {len(held_out)} there."
-            )
+        if len(held_out) < LONG:
+            raise BadMessage(f"Evidence needs {LONG} bars with features, {job.symbol} has {len(held_out)} there.")
         metrics = await asyncio.to_thread(judge, model, incumbent, before, held_out)
         if not all(map(math.isfinite, metrics.values())):
             raise BadMessage(f"The figures of model {job.subject_id[:12]} are not finite: {metrics}")

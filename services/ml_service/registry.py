@@ -1,4 +1,4 @@
-"""What ml_service keeps: the closes that a reader resumes from, the state of each series, every model it made or used."""
+"""What ml_service keeps: the bars that a reader resumes from, the state of each series, every model it made or used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from services.ml_service.series import Series, SeriesState
 from shared.artifacts.models import ModelManifest, load_model, manifest_bytes, manifest_from_bytes
 from shared.contracts.governance import Stage
+from shared.regimes.features import Candle
 from shared.regimes.hmm import RegimeModel
 from shared.regimes.reader import BARS_TO_RESUME
 from shared.runtime.listening import Effects
@@ -23,6 +24,11 @@ TABLES = (
     """create table models (
         model_id text primary key, series text not null, stage text not null, manifest blob not null, npz blob not null
     )""",
+    "drop table closes",  # features were of closes alone
+    """create table bars (
+        series text not null, opened_ms integer not null, open real not null, high real not null, low real not null,
+        close real not null, volume real not null, primary key (series, opened_ms)
+    ) without rowid""",
 )
 PRUNE_EVERY_BARS = 256
 
@@ -56,13 +62,14 @@ class Registry:
         found: dict[str, Series] = {}
         for key, blob in await self._store.rows("select series, state from series order by series"):
             state = msgspec.msgpack.decode(blob, type=SeriesState)
-            closes = await self._store.rows(
-                "select opened_ms, close from closes where series = ? order by opened_ms desc limit ?",
+            bars = await self._store.rows(
+                "select opened_ms, open, high, low, close, volume from bars where series = ? "
+                "order by opened_ms desc limit ?",
                 key,
                 BARS_TO_RESUME,
             )
             model = await self.model(state.model_id) if state.model_id else None
-            found[key] = Series(state, [(int(ms), float(close)) for ms, close in reversed(closes)], model)
+            found[key] = Series(state, [(int(ms), Candle(*prices)) for ms, *prices in reversed(bars)], model)
         return found
 
     async def npz(self, model_id: str) -> bytes | None:
@@ -77,11 +84,11 @@ class Registry:
 
     def keep_bar(self, effects: Effects, series: Series) -> None:
         """Keep what the last bar left behind, and forget what no reader resumes from."""
-        opened_ms, close = series.closes[-1]
-        effects.execute("insert or replace into closes values (?, ?, ?)", series.key, opened_ms, close)
+        opened_ms, bar = series.bars[-1]
+        effects.execute("insert or replace into bars values (?, ?, ?, ?, ?, ?, ?)", series.key, opened_ms, *bar)
         if series.state.bars % PRUNE_EVERY_BARS == 0:
-            oldest = series.closes[0][0]
-            effects.execute("delete from closes where series = ? and opened_ms < ?", series.key, oldest)
+            oldest = series.bars[0][0]
+            effects.execute("delete from bars where series = ? and opened_ms < ?", series.key, oldest)
         self.keep_state(effects, series)
 
     def keep_state(self, effects: Effects, series: Series) -> None:

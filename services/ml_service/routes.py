@@ -13,14 +13,16 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.ml_service.bars import is_sound
 from services.ml_service.registry import KnownModel
 from services.ml_service.series import Series
 from services.ml_service.service import MlService
+from services.ml_service.settings import check_states
 from services.ml_service.trainer import METRIC, Order
 from shared.contracts.errors import BadMessage
 from shared.contracts.times import from_ms
-from shared.regimes.features import LONG, WARMUP_BARS, Features, features_of_closes, features_of_returns
-from shared.regimes.hmm import forward_filter, odds
+from shared.regimes.features import LONG, TRENDS, WARMUP_BARS, Candle, Features, features_of, trends_of_returns
+from shared.regimes.hmm import forward_filter, marginal, odds
 from shared.regimes.labels import NAMES
 from shared.runtime.web import allowed
 
@@ -37,6 +39,7 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n_states: Annotated[int, Field(ge=1, le=12)] = 3
+    states: Annotated[list[int], Field(min_length=1, max_length=5)] | None = None  # several make an ensemble
     tag: Annotated[str, Field(max_length=200)] = ""
     promote: bool = True
     symbols: Annotated[list[str], Field(min_length=1, max_length=100)] | None = None
@@ -44,14 +47,34 @@ class TrainRequest(BaseModel):
     window: Annotated[int, Field(ge=4 * WARMUP_BARS, le=200_000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
+    @property
+    def of(self) -> tuple[int, ...]:
+        """The states of the model that is asked for."""
+        return tuple(self.states or (self.n_states,))
+
+    @model_validator(mode="after")
+    def _possible_states(self) -> TrainRequest:
+        check_states(self.of)
+        return self
+
 
 class BarRow(BaseModel):
-    """A closed bar. The regime is read from closes alone."""
+    """A closed bar."""
 
     model_config = ConfigDict(extra="ignore")
 
+    open: Price
+    high: Price
+    low: Price
     close: Price
+    volume: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     timestamp: int | None = None  # opened-at, ms
+
+    @model_validator(mode="after")
+    def _sound(self) -> BarRow:
+        if not is_sound(Candle(self.open, self.high, self.low, self.close, self.volume)):
+            raise ValueError("low <= open, close <= high must hold")
+        return self
 
 
 class PredictRequest(BaseModel):
@@ -89,7 +112,7 @@ def routes(service: MlService) -> APIRouter:
         request = request or TrainRequest()
         orders = [
             service.trainings.order(
-                series, n_states=request.n_states, window=request.window, seed=request.seed, tag=request.tag
+                series, states=request.of, window=request.window, seed=request.seed, tag=request.tag
             )
             for series in _chosen(service, request.symbols, request.timeframe)
         ]
@@ -116,7 +139,7 @@ def routes(service: MlService) -> APIRouter:
             return _latest(_only(_chosen(service, [request.symbol or ""], request.timeframe)))
         symbols = None if request.symbol is None else [request.symbol]
         with_model = [one for one in _chosen(service, symbols, request.timeframe) if one.reader.model is not None]
-        return _predicted(_only(with_model), *_rows(request))
+        return _predicted(_only(with_model), request)
 
     @router.get("/model")
     async def model() -> dict[str, Any]:
@@ -219,20 +242,23 @@ def _rows(request: PredictRequest) -> tuple[list[Features | None], datetime | No
         returns = request.logret or []
         if len(returns) < LONG:
             raise BadMessage(f"A regime is read from at least {LONG} log returns, there were {len(returns)}.")
-        return features_of_returns(returns), None
+        return trends_of_returns(returns), None
     if len(request.bars) < WARMUP_BARS:
         raise BadMessage(f"A regime is read from at least {WARMUP_BARS} bars, there were {len(request.bars)}.")
     times = [bar.timestamp for bar in request.bars if bar.timestamp is not None]
     if times and (len(times) < len(request.bars) or sorted(set(times)) != times):
         raise BadMessage("The bars' timestamps must ascend, each bar with one, or none with one.")
-    return features_of_closes([bar.close for bar in request.bars]), from_ms(times[-1]) if times else None
+    return features_of(request.bars), from_ms(times[-1]) if times else None
 
 
-def _predicted(series: Series, rows: list[Features | None], as_of: datetime | None) -> dict[str, Any]:
+def _predicted(series: Series, request: PredictRequest) -> dict[str, Any]:
+    """Of returns alone the trends can be told: the model is then asked what it says of those, the rest left out."""
     model = series.reader.model
     assert model is not None
-    last = forward_filter(model, [row for row in rows if row is not None])[-1]
-    return _prediction(odds(model, last), series.state.model_id, as_of)
+    rows, as_of = _rows(request)
+    used = model if request.bars is not None else marginal(model, TRENDS)
+    last = forward_filter(used, [row for row in rows if row is not None])[-1]
+    return {**_prediction(odds(used, last), series.state.model_id, as_of), "features": used.feature_schema}
 
 
 def _latest(series: Series) -> dict[str, Any]:

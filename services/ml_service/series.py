@@ -14,6 +14,7 @@ from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeName, RegimeReading, RegimeTransition
 from shared.contracts.times import timeframe_ms, to_ms
 from shared.regimes.context import CONTEXT_SCHEMA
+from shared.regimes.features import Candle
 from shared.regimes.hmm import FilterState, RegimeModel
 from shared.regimes.reader import BARS_TO_RESUME, Reading, RegimeReader
 
@@ -41,12 +42,12 @@ class Series:
     """Closed bars in, readings out; says when to train."""
 
     def __init__(
-        self, state: SeriesState, bars: Iterable[tuple[int, float]] = (), model: RegimeModel | None = None
+        self, state: SeriesState, bars: Iterable[tuple[int, Candle]] = (), model: RegimeModel | None = None
     ) -> None:
         kept = list(bars)
         self.state = state
         self.bar_ms = timeframe_ms(state.timeframe)
-        self.closes = deque(kept, maxlen=BARS_TO_RESUME)
+        self.bars = deque(kept, maxlen=BARS_TO_RESUME)
         self.reader = RegimeReader.resume(
             self.bar_ms, kept, model, state.model_id, FilterState(state.posterior, state.log_likelihood)
         )
@@ -61,9 +62,9 @@ class Series:
     def on_bar(self, bar: BarClosed) -> tuple[RegimeReading, RegimeTransition | None]:
         """What this bar says, and the transition if it says something else than the bar before."""
         state, opened_ms = self.state, to_ms(bar.opened_at)
-        reading = self.reader.on_bar(opened_ms, bar.close)
+        reading = self.reader.on_bar(opened_ms, bar)
         before, self.last = state.regime, reading
-        self.closes.append((opened_ms, bar.close))
+        self.bars.append((opened_ms, Candle(bar.open, bar.high, bar.low, bar.close, bar.volume)))
         state.bars += 1
         state.last_ms = opened_ms
         state.posterior, state.log_likelihood = self.reader.filter

@@ -7,7 +7,14 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from shared.regimes.features import WARMUP_BARS
+from shared.regimes.hmm import MAX_STATES
 from shared.runtime.settings import Settings
+
+
+def check_states(states: tuple[int, ...]) -> None:
+    """Raises ValueError unless a model can have these states."""
+    if not states or min(states) < 1 or sum(states) > MAX_STATES or len(set(states)) < len(states):
+        raise ValueError(f"states must be different numbers >= 1 that sum to at most {MAX_STATES}, were {list(states)}")
 
 
 class MlSettings(Settings):
@@ -15,7 +22,9 @@ class MlSettings(Settings):
 
     SERVICE: ClassVar[str] = "ml_service"
 
-    n_states: int = Field(3, ge=1, le=12, description="Hidden states of the model.")
+    states: tuple[int, ...] = Field(
+        (3,), description="Hidden states of the model, as [3]; several, as [2, 3, 4, 5], make an ensemble."
+    )
     starts: int = Field(4, ge=1, le=50, description="Random starts of a fit; the best one on held-out rows is taken.")
     seed: int = Field(7, ge=0, lt=2**31, description="Seed of the first start.")
     train_bars: int = Field(4000, description="The newest bars that a training looks at.")
@@ -34,6 +43,11 @@ class MlSettings(Settings):
     patience_s: float = Field(
         2.0, gt=0, description="History after which no bar has come for so long is complete, and is trained on."
     )
+
+    @model_validator(mode="after")
+    def _possible_states(self) -> Self:
+        check_states(self.states)
+        return self
 
     @model_validator(mode="after")
     def _enough_bars(self) -> Self:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from services.ml_service.bars import History, Ingester, span_of
 from services.ml_service.fit_lines import FitLine, FitProgress, FitRequest, Fitted, NotFitted
 from services.ml_service.settings import MlSettings
-from services.ml_service.synthetic import made_up_closes
+from services.ml_service.synthetic import made_up_bars
 from shared.artifacts.canonical import content_id
 from shared.artifacts.models import ModelManifest, load_model
 from shared.contracts.errors import BadMessage, TryAgain
@@ -36,12 +36,14 @@ class Order:
     symbol: str
     timeframe: str
     last_ms: int
-    n_states: int
+    states: tuple[int, ...]  # of the model; several make an ensemble
     seed: int
     starts: int
     window: int  # bars
     tag: str = ""
     is_synthetic: bool = False
+    incumbent: bytes = b""  # npz of the model that it goes on from
+    incumbent_ms: int = -1  # opened-at of the last bar that one was fitted on
 
     @property
     def series(self) -> str:
@@ -51,7 +53,9 @@ class Order:
     def job_id(self) -> str:
         """The same order is the same job."""
         kind = "synthetic" if self.is_synthetic else str(self.window)
-        return f"train-{self.series}-{self.last_ms}-{kind}-{self.n_states}-{self.seed}".replace(".", "-")
+        return f"train-{self.series}-{self.last_ms}-{kind}-{'_'.join(map(str, self.states))}-{self.seed}".replace(
+            ".", "-"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,18 @@ class Trainer:
         async with self._turn:
             bars = await self._bars(order)
             unseen = 0 if order.is_synthetic else int(len(bars) * self._settings.governor_share)
-            seen = _part(bars, 0, len(bars) - unseen)
+            seen = bars.part(0, len(bars) - unseen)
             held_out = int(len(seen) * self._settings.validation_share)
-            request = FitRequest(seen.closes, held_out, order.n_states, order.starts, order.seed)
+            fitted_last_ms = seen.opened_at_ms[-held_out - 1]
+            request = FitRequest(
+                bars=seen.bars,
+                validation_bars=held_out,
+                states=order.states,
+                starts=order.starts,
+                seed=order.seed,
+                incumbent=order.incumbent,
+                news=(fitted_last_ms - order.incumbent_ms) // timeframe_ms(order.timeframe) if order.incumbent else 0,
+            )
             fitted = await run_fit(request, self._settings.fit_timeout_s, tell)
         model_id = content_id(fitted.model)
         model = load_model(fitted.model, model_id)
@@ -92,8 +105,9 @@ class Trainer:
             timeframe=order.timeframe,
             feature_schema=model.feature_schema,
             labels=model.labels,
+            how=fitted.how,
             trained_on=span_of(seen),
-            held_out=span_of(_part(seen, len(seen) - held_out, len(seen))),
+            held_out=span_of(seen.part(len(seen) - held_out, len(seen))),
             scores=fitted.scores,
             seed=order.seed,
             starts=order.starts,
@@ -112,9 +126,9 @@ class Trainer:
             raise TryAgain(f"The ingester does not hold the bar of {from_ms(order.last_ms)} of {order.symbol} yet.")
         if order.is_synthetic:
             # As if they had been before the first real bar, so that every real one is unseen.
-            closes = made_up_closes(self._settings.train_bars, order.seed, bars.closes)
-            start = bars.opened_at_ms[0] - len(closes) * length
-            return History([start + i * length for i in range(len(closes))], closes)
+            made = made_up_bars(self._settings.train_bars, order.seed, bars.bars)
+            start = bars.opened_at_ms[0] - len(made) * length
+            return History([start + i * length for i in range(len(made))], made)
         if len(bars) < self._settings.min_train_bars:
             raise BadMessage(
                 f"A training of {order.symbol} needs {self._settings.min_train_bars} bars, there are {len(bars)}."
@@ -165,10 +179,6 @@ async def run_fit(request: FitRequest, timeout_s: float, tell: Callable[[FitProg
     if answer is None:
         raise BadMessage(f"The fit's process ended with {process.returncode} and without an answer: {said_last}")
     return answer
-
-
-def _part(history: History, first: int, last: int) -> History:
-    return replace(history, opened_at_ms=history.opened_at_ms[first:last], closes=history.closes[first:last])
 
 
 def _closed_at(order: Order) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TypeVar
 
 from services.ml_service.bars import Ingester
@@ -17,6 +18,7 @@ from shared.artifacts.models import manifest_bytes
 from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import ModelTrained, Stage
 from shared.contracts.subjects import MODEL_TRAINED
+from shared.contracts.times import to_ms
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
@@ -80,7 +82,7 @@ class Trainings:
         series: Series,
         *,
         is_synthetic: bool = False,
-        n_states: int | None = None,
+        states: tuple[int, ...] = (),
         window: int | None = None,
         seed: int | None = None,
         tag: str = "",
@@ -92,7 +94,7 @@ class Trainings:
             symbol=state.symbol,
             timeframe=state.timeframe,
             last_ms=state.last_ms,
-            n_states=n_states or settings.n_states,
+            states=states or settings.states,
             seed=settings.seed if seed is None else seed,
             starts=settings.starts,
             window=window or settings.train_bars,
@@ -103,6 +105,7 @@ class Trainings:
     async def train(self, order: Order, promote: bool) -> KnownModel:
         """Train, keep, and tell the governor if it shall be promoted. Raises BadMessage when there is no model."""
         series = self._series[order.series]
+        order = await self._going_on(order, series)
         candidate = await self._patiently(
             order.series, lambda: self._trainer.train(order, lambda said: self._tell_progress(order, said))
         )
@@ -125,6 +128,15 @@ class Trainings:
         figure = f"{candidate.manifest.scores[METRIC]:.4f}"
         self._host.log.info("model.trained", series=order.series, model=known.model_id[:12], log_likelihood=figure)
         return known
+
+    async def _going_on(self, order: Order, series: Series) -> Order:
+        """The same, to go on from the model in use, so that what its states mean is carried on; never from made-up bars."""
+        used = self._registry.known.get(series.state.model_id)
+        if used is None or used.manifest.is_synthetic or order.is_synthetic:
+            return order
+        npz = await self._registry.npz(used.model_id)
+        assert npz is not None  # what is in use is kept
+        return replace(order, incumbent=npz, incumbent_ms=to_ms(used.manifest.held_out.first) - series.bar_ms)
 
     async def verdict(self, model_id: str) -> Stage:
         """Wait for the governor's word on a candidate."""

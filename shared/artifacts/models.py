@@ -2,7 +2,7 @@
 
 The model's id is the SHA-256 of the npz, and all that decides is inside it, names and feature schema included.
 Equal models have equal bytes. What comes back is checked before it is believed: size, hash, names, types, shapes,
-and then, as a model, that every number is finite, every row of odds sums to 1, every covariance is positive definite.
+and then, as a model, that every number is finite, every row of odds sums to 1, every scale is positive definite.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import zipfile
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from shared.regimes.hmm import RegimeModel, regime_model
 from shared.regimes.labels import NAMES
 
 # In the order in which they lie in the file. `labels` counts in BULL, BEAR, CHOP; `feature_schema` is ASCII.
-FLOATS = ("start", "transition", "means", "covariances", "center", "spread")
+FLOATS = ("start", "transition", "restart", "means", "scales", "tails", "temperature", "center", "spread")
 BYTES = ("labels", "feature_schema")
 HEADER = re.compile(r"\{'descr': '([<|>=]?[a-zA-Z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
@@ -41,6 +42,9 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeframe: str
     feature_schema: str
     labels: tuple[RegimeName, ...]  # of its states, by index
+    how: Literal["cold", "warm", "stepwise"] = (
+        "cold"  # from seeded starts, or from the model before: anew, or bar by bar
+    )
     trained_on: Span
     held_out: Span  # bars after those it was fitted on
     scores: dict[str, float]  # on the held-out rows: log_likelihood a bar, that of one Gaussian, ...
@@ -54,9 +58,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def model_bytes(model: RegimeModel) -> bytes:
     """The npz of this model; equal models, equal bytes."""
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in FLOATS
-    }
+    arrays: dict[str, npt.NDArray[np.generic]] = {name: np.array(getattr(model, name), dtype="<f8") for name in FLOATS}
     arrays["labels"] = np.array([NAMES.index(label) for label in model.labels], dtype="|u1")
     arrays["feature_schema"] = np.frombuffer(model.feature_schema.encode("ascii"), dtype="|u1")
     file = io.BytesIO()
@@ -91,14 +93,23 @@ def load_model(blob: bytes, expected_id: str) -> RegimeModel:
             start=arrays["start"].tolist(),
             transition=arrays["transition"].tolist(),
             means=arrays["means"].tolist(),
-            covariances=arrays["covariances"].tolist(),
+            scales=arrays["scales"].tolist(),
             labels=_names(arrays["labels"].tolist()),
             center=arrays["center"].tolist(),
             spread=arrays["spread"].tolist(),
+            tails=arrays["tails"].tolist(),
+            restart=_scalar("restart", arrays),
+            temperature=_scalar("temperature", arrays),
             feature_schema=arrays["feature_schema"].tobytes().decode("ascii"),
         )
     except (ValueError, TypeError) as error:
         raise BadMessage(f"Model {expected_id[:12]} cannot be used: {error}.") from error
+
+
+def _scalar(name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> float:
+    if arrays[name].shape != ():
+        raise ValueError(f"{name} must be one number, had the shape {arrays[name].shape}")
+    return float(arrays[name].item())
 
 
 def _names(indices: Iterable[int]) -> tuple[RegimeName, ...]:

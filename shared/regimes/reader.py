@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared.contracts.regime import RegimeName
 from shared.regimes.context import UNKNOWN_CONTEXT, context_of
-from shared.regimes.features import WARMUP_BARS, Features, FeatureState, start_features, step_features
+from shared.regimes.features import WARMUP_BARS, Features, FeatureState, Prices, start_features, step_features
 from shared.regimes.hmm import (
     FilterState,
     RegimeModel,
@@ -26,7 +26,7 @@ from shared.regimes.hmm import (
 
 SETTLE_BARS = 120  # the filter forgets its start within about 100 bars
 KEPT_BARS = 512  # a promotion heard this late, less the above, still starts at the bar that it names
-BARS_TO_RESUME = KEPT_BARS + WARMUP_BARS  # closes from which a reader is rebuilt
+BARS_TO_RESUME = KEPT_BARS + WARMUP_BARS  # bars from which a reader is rebuilt
 
 
 class Reading(NamedTuple):
@@ -64,26 +64,26 @@ class RegimeReader:
     def resume(
         cls,
         timeframe_ms: int,
-        bars: Iterable[tuple[int, float]],
+        bars: Iterable[tuple[int, Prices]],
         model: RegimeModel | None = None,
         model_id: str = "",
         filter_state: FilterState | None = None,
     ) -> RegimeReader:
-        """A reader that goes on after `bars`, the last `BARS_TO_RESUME` of (opened_at_ms, close), oldest first.
+        """A reader that goes on after `bars`, the last `BARS_TO_RESUME` of (opened_at_ms, bar), oldest first.
 
         `filter_state` is what `filter` was after the last of them: the next reading has the bits that it would have
         had without the interruption.
         """
         reader = cls(timeframe_ms)
-        for opened_at_ms, close in bars:
-            reader._take(opened_at_ms, close)
+        for opened_at_ms, bar in bars:
+            reader._take(opened_at_ms, bar)
         reader.model, reader.model_id = model, model_id
         reader.filter = filter_state or start_filter()
         return reader
 
-    def on_bar(self, opened_at_ms: int, close: float) -> Reading:
+    def on_bar(self, opened_at_ms: int, bar: Prices) -> Reading:
         """The reading of the bar that has just closed; UNKNOWN while warming up or without a model."""
-        x = self._take(opened_at_ms, close)
+        x = self._take(opened_at_ms, bar)
         if self.model is None or x is None:
             return unknown(opened_at_ms)
         self._before = self.filter
@@ -122,8 +122,8 @@ class RegimeReader:
             return math.nan
         return transition_probability(self.model, self._before, regime)
 
-    def _take(self, opened_at_ms: int, close: float) -> Features | None:
-        self._features, x = step_features(self._features, close)
+    def _take(self, opened_at_ms: int, bar: Prices) -> Features | None:
+        self._features, x = step_features(self._features, bar)
         if x is not None:
             self._kept.append((opened_at_ms, x))
         return x

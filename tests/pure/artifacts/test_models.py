@@ -22,15 +22,18 @@ from shared.regimes.hmm import RegimeModel, regime_model
 
 def any_model(seed: int = 1, states: int = 3) -> RegimeModel:
     rng = np.random.default_rng(seed)
-    roots = rng.normal(0, 1, (states, 3, 3))
+    roots = rng.normal(0, 1, (states, 4, 4))
     return regime_model(
         rng.dirichlet(np.ones(states)).tolist(),
         rng.dirichlet(np.ones(states), states).tolist(),
-        rng.normal(0, 2, (states, 3)).tolist(),
-        (roots @ roots.transpose(0, 2, 1) + np.eye(3)).tolist(),
+        rng.normal(0, 2, (states, 4)).tolist(),
+        (roots @ roots.transpose(0, 2, 1) + np.eye(4)).tolist(),
         [("BULL", "BEAR", "CHOP")[k % 3] for k in range(states)],
-        [0.0, 0.1, -6.0],
-        [1.0, 2.0, 0.5],
+        [0.0, 0.1, -6.0, 0.0],
+        [1.0, 2.0, 0.5, 0.5],
+        tails=rng.uniform(0.0, 0.4, states).tolist(),
+        restart=rng.uniform(0.0, 0.5),
+        temperature=rng.uniform(1.0, 10.0),
     )
 
 
@@ -53,15 +56,15 @@ def test_loading_undoes_saving_to_the_last_bit(seed: int, states: int) -> None:
 
 
 def test_a_model_has_the_same_bytes_on_every_machine() -> None:
-    unit = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
-    model = regime_model([1.0], [[1.0]], [[0.0] * 3], [unit], ["CHOP"], [0.0] * 3, [1.0] * 3)
+    unit = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
+    model = regime_model([1.0], [[1.0]], [[0.0] * 4], [unit], ["CHOP"], [0.0] * 4, [1.0] * 4)
     # Renewed by printing content_id(model_bytes(model)), only when the layout or the feature schema changes on purpose.
-    assert content_id(model_bytes(model)) == "85a1bf0fcb25c25f2dfd35416e81c972883d0951cb17b74727bf2f53ec1daffc"
+    assert content_id(model_bytes(model)) == "5b833e33e1e6d3a0c34fcde23e640068f3cdb8fa3659897e1e2dd2a5eb04c57c"
 
 
 def test_numpy_reads_it_without_pickle() -> None:
     with np.load(io.BytesIO(model_bytes(any_model())), allow_pickle=False) as arrays:
-        assert arrays["means"].shape == (3, 3)
+        assert arrays["means"].shape == (3, 4)
         assert arrays["feature_schema"].tobytes().decode() == FEATURE_SCHEMA
 
 
@@ -80,13 +83,15 @@ def test_a_model_above_the_limit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"means": np.full((3, 3), np.nan)}, "means must hold finite floats"),
-        ({"means": np.zeros((3, 2))}, "means must have 3 entries"),
+        ({"means": np.full((3, 4), np.nan)}, "means must hold finite floats"),
+        ({"means": np.zeros((3, 2))}, "means must have 4 entries"),
         ({"means": np.zeros(3)}, "means must hold finite floats in the shape"),
-        ({"means": np.zeros((3, 3), "f4")}, "means must be of type <f8"),
+        ({"means": np.zeros((3, 4), "f4")}, "means must be of type <f8"),
         ({"means": np.array([[{}]], dtype=object)}, "means must be a plain npy array"),
         ({"transition": np.full((3, 3), 0.3)}, "transition row 0 must hold odds that sum to 1"),
-        ({"covariances": -np.stack([np.eye(3)] * 3)}, "positive definite"),
+        ({"scales": -np.stack([np.eye(4)] * 3)}, "positive definite"),
+        ({"restart": np.zeros(1)}, "restart must be one number"),
+        ({"temperature": np.float64(0.0)}, "temperature must be in"),
         ({"start": np.float64(1.0)}, "cannot be used"),
         ({"labels": np.array([0, 1, 9], "u1")}, "labels must count"),
         ({"labels": np.array([0, 1], "u1")}, "labels must name each of 3 states"),

@@ -296,7 +296,7 @@ def _nothing() -> Progress:
     return Progress(service="engine", venue="sim", at={}, said_at=START)
 
 
-UNIT = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
+UNIT = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
 
 
 def model(stays: float = 0.98) -> RegimeModel:
@@ -305,11 +305,11 @@ def model(stays: float = 0.98) -> RegimeModel:
     return regime_model(
         start=[1 / 3] * 3,
         transition=[[stays if i == j else moves for j in range(3)] for i in range(3)],
-        means=[[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]],
-        covariances=[UNIT] * 3,
+        means=[[0.8, 3.0, -6.2, 0.0], [-0.8, -3.0, -6.2, 0.0], [0.0, 0.0, -6.2, 0.0]],
+        scales=[UNIT] * 3,
         labels=("BULL", "BEAR", "CHOP"),
-        center=[0.0, 0.0, -6.2],
-        spread=[1.0] * 3,
+        center=[0.0, 0.0, -6.2, 0.0],
+        spread=[1.0] * 4,
     )
 
 

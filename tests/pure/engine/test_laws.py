@@ -25,7 +25,7 @@ from shared.contracts.wire import pack, wrap
 from shared.trading.strategies import load_strategy
 from tests.pure.engine.house import MINUTE, START, House, bars, house_of, model, model_promotion
 
-WAVES = [100.0 + (bar % 7) * 0.1 for bar in range(60)]  # enough closes for the regime's features
+WAVES = [100.0 + (bar % 7) * 0.1 for bar in range(100)]  # enough bars for the regime's features
 
 
 # -- presets ---------------------------------------------------------------------------------------------------------
@@ -118,45 +118,45 @@ async def test_a_preset_outside_its_bounds_is_refused_with_the_bound_and_changes
 async def test_a_promoted_model_decides_only_from_the_next_closed_bar(house: House) -> None:
     await house.up()
     await house.play(bars(*WAVES))
-    promotion = model_promotion(model(), at_bar=60)
+    promotion = model_promotion(model(), at_bar=100)
     await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
 
     await house.take_in(promotion)
-    await house.play(bars(101, 102, first=60))
+    await house.play(bars(101, 102, first=100))
 
     models = [row[0] for row in await house.rows("select model_id from bars order by opened_ms")]
-    assert models == [""] * 60 + [promotion.model_id] * 2
+    assert models == [""] * 100 + [promotion.model_id] * 2
     regimes = [row[0] for row in await house.rows("select regime from bars order by opened_ms")]
-    assert regimes[:60] == ["UNKNOWN"] * 60 and set(regimes[60:]) <= {"BULL", "BEAR", "CHOP"}
-    told = await house.get(f"/readings/BTC-USDT?after_ms={to_ms(START + 59 * MINUTE)}")
-    assert [(one["regime"], one["model_id"]) for one in told] == list(zip(regimes[60:], models[60:], strict=True))
+    assert regimes[:100] == ["UNKNOWN"] * 100 and set(regimes[100:]) <= {"BULL", "BEAR", "CHOP"}
+    told = await house.get(f"/readings/BTC-USDT?after_ms={to_ms(START + 99 * MINUTE)}")
+    assert [(one["regime"], one["model_id"]) for one in told] == list(zip(regimes[100:], models[100:], strict=True))
 
 
 async def test_a_model_of_a_wrong_hash_is_refused_with_an_alert_and_the_old_one_stays(house: House) -> None:
     await house.up()
-    good, bad = model_promotion(model(), at_bar=60), model_promotion(model(stays=0.9), at_bar=61)
+    good, bad = model_promotion(model(), at_bar=100), model_promotion(model(stays=0.9), at_bar=101)
     await house.voice.put_artifact(good.model_id, model_bytes(model()))
     await house.voice.put_artifact(bad.model_id, model_bytes(model()))  # not the bytes that the id names
     await house.play(bars(*WAVES))
 
     await house.take_in(good)
     await house.take_in(bad)
-    await house.play(bars(101, first=60))
+    await house.play(bars(101, first=100))
 
     (alert,) = house.said(subjects.ALERT)
     assert bad.model_id in alert.text and "The model before it stays" in alert.text
-    assert await house.rows("select model_id from bars where opened_ms > 1704070740000") == [(good.model_id,)]
+    assert await house.rows("select model_id from bars where opened_ms > 1704073140000") == [(good.model_id,)]
 
 
 async def test_a_model_whose_bytes_come_late_is_used_as_soon_as_they_are_there(house: House) -> None:
     await house.up()
-    promotion = model_promotion(model(), at_bar=60)
+    promotion = model_promotion(model(), at_bar=100)
     await house.play(bars(*WAVES))
     await house.take_in(promotion)
-    await house.play(bars(101, first=60))
+    await house.play(bars(101, first=100))
 
     await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
-    await house.play(bars(102, first=61))
+    await house.play(bars(102, first=101))
 
     assert await house.rows("select model_id from bars order by opened_ms desc limit 2") == [
         (promotion.model_id,),
@@ -166,11 +166,11 @@ async def test_a_model_whose_bytes_come_late_is_used_as_soon_as_they_are_there(h
 
 async def test_a_demoted_model_leaves_the_regime_unknown(house: House) -> None:
     await house.up()
-    promotion = model_promotion(model(), at_bar=60)
+    promotion = model_promotion(model(), at_bar=100)
     await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
     await house.play(bars(*WAVES))
     await house.take_in(promotion)
-    await house.play(bars(101, first=60))
+    await house.play(bars(101, first=100))
 
     await house.take_in(
         ModelDemoted(
@@ -179,10 +179,10 @@ async def test_a_demoted_model_leaves_the_regime_unknown(house: House) -> None:
             symbol="BTC-USDT",
             timeframe="1m",
             reason="a test",
-            demoted_at=START + 61 * MINUTE,
+            demoted_at=START + 101 * MINUTE,
         )
     )
-    await house.play(bars(102, first=61))
+    await house.play(bars(102, first=101))
 
     assert await house.rows("select regime, model_id from bars order by opened_ms desc limit 1") == [("UNKNOWN", "")]
 

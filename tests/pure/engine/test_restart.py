@@ -37,7 +37,7 @@ async def test_restarts_between_bars_change_no_decision_and_no_reading(
     for name, bars_a_life in (("whole", len(WAVES)), ("restarted", every)):
         (tmp_path / name).mkdir()
         async with house_of(tmp_path / name, monkeypatch) as house:
-            promotion = model_promotion(model(), at_bar=60)
+            promotion = model_promotion(model(), at_bar=100)
             await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
             await house.tell(promotion)
             for first in range(0, len(market), bars_a_life):

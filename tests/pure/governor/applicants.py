@@ -36,7 +36,7 @@ GOOD = Figures(
     expectancy_r=0.2,
     fees=3.0,
 )
-UNIT = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
+UNIT = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
 
 
 def at(bar: int) -> datetime:
@@ -87,11 +87,11 @@ def a_model(shift: float) -> bytes:
         regime_model(
             start=[1 / 3] * 3,
             transition=[[0.98 if i == j else 0.01 for j in range(3)] for i in range(3)],
-            means=[[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]],
-            covariances=[UNIT] * 3,
+            means=[[0.8, 3.0, -6.2, 0.0], [-0.8, -3.0, -6.2, 0.0], [0.0, 0.0, -6.2, 0.0]],
+            scales=[UNIT] * 3,
             labels=("BULL", "BEAR", "CHOP"),
-            center=[shift, 0.0, -6.2],
-            spread=[1.0] * 3,
+            center=[shift, 0.0, -6.2, 0.0],
+            spread=[1.0] * 4,
         )
     )
 
@@ -132,6 +132,7 @@ def trained(shift: float = 0.0, *, is_synthetic: bool = False) -> tuple[ModelTra
 
 
 LIKELY = {
+    "agreement": 0.95,
     "log_likelihood": -3.0,
     "log_likelihood_one_gaussian": -3.2,
     "share_bull": 0.4,

@@ -181,7 +181,7 @@ def test_no_gate_of_less_than_live_may_stand_in_live_mode() -> None:
     for name in ("demo", "paper"):
         with pytest.raises(NeedsOperator, match=f"{name!r} is not for live trading: set one of live"):
             profile(name, "live")
-    assert profile("live", "live").title == "live/1"
+    assert profile("live", "live").title == "live/2"
 
 
 def test_a_profile_that_cannot_be_read_says_where(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -118,7 +119,7 @@ def test_a_good_preset_is_promoted_and_the_promotion_is_told_before_its_line() -
     assert promoted.preset == preset_bytes(a_preset())
     assert promoted.evidence_id == order.job_id
     assert promoted.promoted_at == at(5_000)
-    assert (line.before, line.after, line.profile, line.actor) == ("candidate", "champion", "demo/1", "gate")
+    assert (line.before, line.after, line.profile, line.actor) == ("candidate", "champion", "demo/2", "gate")
     assert "trades at least 3, was 20" in line.reasons
 
 
@@ -149,6 +150,28 @@ def test_a_good_model_replaces_the_one_before_and_both_are_written_down() -> Non
         (first[0].model_id, "demoted"),
     ]
     assert [one.subject_id for one in of.champions()] == [second[0].model_id]
+
+
+@pytest.mark.parametrize("agreement", [0.79, math.nan])
+def test_a_model_that_means_something_else_by_its_names_does_not_succeed_another(agreement: float) -> None:
+    of = governor()
+    first, second = trained(), trained(shift=0.5)
+    of.on_evidence(answer(order_of(of.on_model(*first)), metrics={**LIKELY, "agreement": agreement}), None)
+    assert [one.subject_id for one in of.champions()] == [first[0].model_id], "the first has none to agree with"
+
+    order = order_of(of.on_model(*second))
+    refused = one(of.on_evidence(answer(order, metrics={**LIKELY, "agreement": agreement}), None), StageChanged)
+
+    assert refused.after == "refused" and refused.reasons[0].startswith("agreement at least 0.8, was ")
+    assert [one.subject_id for one in of.champions()] == [first[0].model_id]
+
+
+def test_a_model_of_real_bars_need_not_agree_with_one_of_made_up_ones() -> None:
+    of = governor()
+    made_up, real = trained(is_synthetic=True), trained(shift=0.5)
+    of.on_evidence(answer(order_of(of.on_model(*made_up))), None)
+    of.on_evidence(answer(order_of(of.on_model(*real)), metrics={**LIKELY, "agreement": 0.1}), None)
+    assert [one.subject_id for one in of.champions()] == [real[0].model_id]
 
 
 def test_a_models_refusal_is_told_by_its_line() -> None:

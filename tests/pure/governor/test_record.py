@@ -31,7 +31,7 @@ def record(length: int) -> Lines:
                 before="candidate",
                 after="champion" if n % 2 else "refused",
                 reasons=(f"sharpe at least 1, was {n}",),
-                profile="demo/1",
+                profile="demo/2",
                 evidence_id=f"e{n}",
                 actor="gate",
                 changed_at=parse_time("2024-01-01"),

@@ -16,13 +16,14 @@ from shared.contracts.market import BarClosed
 from shared.contracts.times import to_ms
 from shared.regimes.hmm import RegimeModel, regime_model
 from shared.regimes.reader import BARS_TO_RESUME
+from tests.candles import candles
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
 def bars(count: int, first: int = 0, seed: int = 3) -> list[BarClosed]:
-    closes = 100.0 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.002, first + count)))
+    closes = (100.0 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.002, first + count)))).tolist()
     return [
         BarClosed(
             venue="sim",
@@ -30,18 +31,14 @@ def bars(count: int, first: int = 0, seed: int = 3) -> list[BarClosed]:
             timeframe="1m",
             opened_at=START + bar * MINUTE,
             closed_at=START + (bar + 1) * MINUTE,
-            open=close,
-            high=close,
-            low=close,
-            close=close,
-            volume=1.0,
+            **made._asdict(),
         )
-        for bar, close in enumerate(closes.tolist())
+        for bar, made in enumerate(candles(closes, seed))
     ][first:]
 
 
 def settings(**changes: object) -> MlSettings:
-    return MlSettings(**{"min_train_bars": 200, "train_bars": 400, "retrain_bars": 100, **changes})
+    return MlSettings(**{"min_train_bars": 400, "train_bars": 800, "retrain_bars": 100, **changes})
 
 
 def series() -> Series:
@@ -50,27 +47,28 @@ def series() -> Series:
 
 def a_model() -> RegimeModel:
     stay = [[0.98 if i == j else 0.01 for j in range(3)] for i in range(3)]
-    unit = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
-    means = [[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]]
-    return regime_model([1 / 3] * 3, stay, means, [unit] * 3, ("BULL", "BEAR", "CHOP"), [0.0, 0.0, -6.2], [1.0] * 3)
+    unit = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
+    means = [[0.8, 3.0, -6.2, 0.0], [-0.8, -3.0, -6.2, 0.0], [0.0, 0.0, -6.2, 0.0]]
+    names = ("BULL", "BEAR", "CHOP")
+    return regime_model([1 / 3] * 3, stay, means, [unit] * 3, names, [0.0, 0.0, -6.2, 0.0], [1.0] * 4)
 
 
 def test_a_training_is_due_once_there_are_enough_bars_and_then_every_so_many() -> None:
     one, when = series(), list[int]()
-    for number, bar in enumerate(bars(520), start=1):
+    for number, bar in enumerate(bars(720), start=1):
         one.on_bar(bar)
         if one.due(settings(synthetic_bootstrap=False)) == "market":
             when.append(number)
             one.state.trained_ms = one.state.last_ms
-    assert when == [200, 300, 400, 500]
+    assert when == [400, 500, 600, 700]
 
 
 def test_bars_that_never_were_count_as_time() -> None:
-    one, market = series(), bars(400)
-    for bar in market[:200]:
+    one, market = series(), bars(600)
+    for bar in market[:400]:
         one.on_bar(bar)
     one.state.trained_ms = one.state.last_ms
-    one.on_bar(market[299])  # 99 bars are absent: 100 bars of venue time have passed
+    one.on_bar(market[499])  # 99 bars are absent: 100 bars of venue time have passed
     assert one.due(settings()) == "market"
 
 
@@ -85,7 +83,7 @@ def test_with_too_few_bars_one_model_of_made_up_ones_is_due_and_no_second() -> N
 
 def test_nothing_is_due_while_training_or_while_the_governor_thinks() -> None:
     one = series()
-    for bar in bars(200):
+    for bar in bars(400):
         one.on_bar(bar)
     one.is_training = True
     assert one.due(settings()) is None
@@ -117,7 +115,7 @@ def test_a_restart_goes_on_with_the_same_readings() -> None:
     for bar in market[100:700]:
         whole.on_bar(bar)
     kept = msgspec.msgpack.decode(msgspec.msgpack.encode(whole.state), type=SeriesState)
-    restarted = Series(kept, list(whole.closes)[-BARS_TO_RESUME:], a_model())
+    restarted = Series(kept, list(whole.bars)[-BARS_TO_RESUME:], a_model())
     for bar in market[700:]:
         assert msgspec.msgpack.encode(restarted.on_bar(bar)) == msgspec.msgpack.encode(whole.on_bar(bar))
 

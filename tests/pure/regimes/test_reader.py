@@ -8,30 +8,31 @@ import numpy as np
 import pytest
 
 from shared.regimes.context import CONTEXT_NAMES, UNKNOWN_CONTEXT
-from shared.regimes.features import WARMUP_BARS
+from shared.regimes.features import WARMUP_BARS, Candle
 from shared.regimes.hmm import RegimeModel, regime_model
 from shared.regimes.reader import BARS_TO_RESUME, SETTLE_BARS, Reading, RegimeReader
+from tests.candles import candles
 
 MINUTE = 60_000
 
 
-def market(bars: int, seed: int = 5) -> list[tuple[int, float]]:
-    """(opened_at_ms, close) of bars that rise, fall and idle for 200 bars each."""
+def market(bars: int, seed: int = 5) -> list[tuple[int, Candle]]:
+    """(opened_at_ms, bar) of bars that rise, fall and idle for 200 bars each."""
     rng = np.random.default_rng(seed)
     drift = np.array([0.001, -0.001, 0.0])[(np.arange(bars) // 200) % 3]
     closes = (100.0 * np.exp(np.cumsum(rng.normal(drift, 0.002)))).tolist()
-    return [(bar * MINUTE, close) for bar, close in enumerate(closes)]
+    return [(at * MINUTE, bar) for at, bar in enumerate(candles(closes, seed))]
 
 
 def three_regimes() -> RegimeModel:
     stay = [[0.98 if i == j else 0.01 for j in range(3)] for i in range(3)]
-    unit = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
-    means = [[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]]
+    unit = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
+    means = [[1.1, 3.0, -6.2, 0.0], [-1.1, -3.0, -6.2, 0.0], [0.0, 0.0, -6.2, 0.0]]
     labels = ("BULL", "BEAR", "CHOP")
-    return regime_model([1 / 3] * 3, stay, means, [unit] * 3, labels, [0.0, 0.0, -6.2], [2.0, 2.5, 0.3])
+    return regime_model([1 / 3] * 3, stay, means, [unit] * 3, labels, [0.0, 0.0, -6.2, 0.0], [2.0, 2.5, 0.3, 0.3])
 
 
-def read(reader: RegimeReader, bars: list[tuple[int, float]]) -> list[Reading]:
+def read(reader: RegimeReader, bars: list[tuple[int, Candle]]) -> list[Reading]:
     return [reader.on_bar(*bar) for bar in bars]
 
 

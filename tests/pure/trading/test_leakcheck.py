@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from services import leakcheck as verb
-from services.leakcheck import feature_table, fitted_on, reading_table
+from services.leakcheck import candles, feature_table, fitted_on, reading_table
 from services.venue_sim.market import SimulatedSeries
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument
-from shared.regimes.features import features_of_closes
+from shared.regimes.features import WARMUP_BARS, features_of
 from shared.regimes.hmm import RegimeModel
 from shared.trading.columns import Columns, Floats
 from shared.trading.compiled import Targets, Terms
@@ -194,22 +194,22 @@ def test_what_changes_from_run_to_run_is_found_even_when_the_bars_stay() -> None
 
 @pytest.fixture(scope="module")
 def model() -> RegimeModel:
-    return fitted_on(BARS.close[:400].tolist())
+    return fitted_on(candles(BARS)[:400])
 
 
 def test_regime_readings_see_no_future_and_a_smoothed_posterior_does(model: RegimeModel) -> None:
     def smoothed(bars: Columns) -> object:
-        rows = [row for row in features_of_closes(bars.close.tolist()) if row is not None]
+        rows = [row for row in features_of(candles(bars)) if row is not None]
         oracle = GaussianHMM(3, "full", implementation="log")
         oracle.startprob_, oracle.transmat_ = np.full(3, 1 / 3), np.array(model.transition)
-        oracle.means_, oracle.covars_ = np.array(model.means), np.array(model.covariances)
+        oracle.means_, oracle.covars_ = np.array(model.means), np.array(model.scales)
         odds = oracle.predict_proba(np.array(rows)) if rows else np.zeros((0, 3))
         return {"first state": np.concatenate([np.full(len(bars) - len(rows), math.nan), odds[:, 0]])}
 
     assert leaks(lambda bars: reading_table(model, 60_000, bars), BARS, cuts=6) == []
     with threadpool_limits(1):  # matrices of three by three
         leak = first_leak(smoothed)
-    assert (leak.column, leak.bar) == ("first state", 48)  # the first bar with features
+    assert (leak.column, leak.bar) == ("first state", WARMUP_BARS - 1)  # the first bar with features
 
 
 def test_another_future_is_one_that_could_have_been() -> None:

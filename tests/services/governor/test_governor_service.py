@@ -263,6 +263,6 @@ async def test_who_is_admitted_and_who_waits_is_shown(house: House) -> None:
     async with house.client() as client:
         shown = (await client.get("/governance/champions")).json()
 
-    assert shown["gate"] == "demo/1"
+    assert shown["gate"] == "demo/2"
     assert [(one["symbol"], one["score"]) for one in shown["presets"]] == [("BTC-USDT", 2.5)]
     assert [one["subject_id"] for one in shown["waiting"]] == [candidate(a_preset(30)).preset_id]

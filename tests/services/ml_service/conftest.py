@@ -21,7 +21,7 @@ from fastapi import FastAPI, Response
 from services.ml_service.series import SeriesState
 from services.ml_service.service import TABLES, serve
 from services.ml_service.settings import MlSettings
-from services.ml_service.synthetic import made_up_closes
+from services.ml_service.synthetic import made_up_bars
 from shared.artifacts.canonical import content_id
 from shared.artifacts.models import ModelManifest, manifest_bytes, model_bytes
 from shared.bus.bus import Outgoing
@@ -46,7 +46,7 @@ TOKEN = "a-token-of-this-test"
 PATIENCE_S = 20.0
 
 
-def market(bars: int, *, symbol: str = "BTC-USDT", history: int = 0, seed: int = 5) -> list[BarClosed]:
+def market(bars: int, *, symbol: str = "BTC-USDT", history: int = 0, seed: int = 6) -> list[BarClosed]:
     """Bars that rise, fall and idle; the first `history` of them are of the past."""
     return [
         BarClosed(
@@ -55,14 +55,14 @@ def market(bars: int, *, symbol: str = "BTC-USDT", history: int = 0, seed: int =
             timeframe="1m",
             opened_at=START + bar * MINUTE,
             closed_at=START + (bar + 1) * MINUTE,
-            open=close,
-            high=close,
-            low=close,
-            close=close,
-            volume=1.0,
+            open=made.open,
+            high=made.high,
+            low=made.low,
+            close=made.close,
+            volume=made.volume,
             is_history=bar < history,
         )
-        for bar, close in enumerate(made_up_closes(bars, seed))
+        for bar, made in enumerate(made_up_bars(bars, seed))
     ]
 
 
@@ -70,15 +70,15 @@ HISTORY = 1_200
 BARS = market(1_400, history=HISTORY)
 
 
-UNIT = [[1.0 if i == j else 0.0 for j in range(3)] for i in range(3)]
+UNIT = [[1.0 if i == j else 0.0 for j in range(4)] for i in range(4)]
 A_MODEL = regime_model(
     start=[1 / 3] * 3,
     transition=[[0.98 if i == j else 0.01 for j in range(3)] for i in range(3)],
-    means=[[2.3, 3.0, -6.2], [-2.3, -3.0, -6.2], [0.0, 0.0, -6.2]],
-    covariances=[UNIT] * 3,
+    means=[[0.8, 3.0, -6.2, 0.0], [-0.8, -3.0, -6.2, 0.0], [0.0, 0.0, -6.2, 0.0]],
+    scales=[UNIT] * 3,
     labels=("BULL", "BEAR", "CHOP"),
-    center=[0.0, 0.0, -6.2],
-    spread=[1.0] * 3,
+    center=[0.0, 0.0, -6.2, 0.0],
+    spread=[1.0] * 4,
 )
 
 

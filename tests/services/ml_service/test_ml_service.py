@@ -207,7 +207,7 @@ async def test_evidence_that_cannot_be_given_says_why_and_invents_nothing(model_
         (
             ("0" * 64, 0, 99, "neither in the registry"),
             (known, 5_000, 6_000, "no bars"),
-            (known, 80, 99, "needs 49 bars"),
+            (known, 80, 99, "needs 48 bars"),
         )
     ):
         given = await evidence(model_in_use, job(model_id, first, last, f"j{number}"))

@@ -11,10 +11,22 @@ import pytest
 from services.ml_service import routes as rooms
 from shared.contracts.subjects import MODEL_TRAINED
 from shared.contracts.times import to_ms
+from shared.regimes.features import TRENDS, trends_of_returns
+from shared.regimes.hmm import forward_filter, marginal, odds
 
-from .conftest import BARS, HISTORY, House, a_manifest, promoted
+from .conftest import A_MODEL, BARS, HISTORY, House, a_manifest, promoted
 
-CLOSES = [{"close": bar.close, "timestamp": to_ms(bar.opened_at)} for bar in BARS[:100]]
+ROWS = [
+    {
+        "open": bar.open,
+        "high": bar.high,
+        "low": bar.low,
+        "close": bar.close,
+        "volume": bar.volume,
+        "timestamp": to_ms(bar.opened_at),
+    }
+    for bar in BARS[:100]
+]
 RETURNS = [math.log(after.close / before.close) for before, after in pairwise(BARS[:100])]
 
 
@@ -28,22 +40,21 @@ async def up_without_training(house: House) -> None:
 async def test_without_a_model_every_prediction_is_a_conflict(house: House) -> None:
     await up_without_training(house)
     async with house.client() as client:
-        for body in ({"bars": CLOSES}, {"logret": RETURNS}, {"symbol": "BTC-USDT", "timeframe": "1m"}):
+        for body in ({"bars": ROWS}, {"logret": RETURNS}, {"symbol": "BTC-USDT", "timeframe": "1m"}):
             answer = await client.post("/predict", json=body)
             assert answer.status_code == 409 and "no promoted model" in answer.json()["detail"]
         model = (await client.get("/model")).json()
     assert model["active_version"] is None and model["registry_size"] == 0
 
 
-async def test_the_same_bars_as_prices_as_returns_and_as_served_have_the_same_odds(model_in_use: House) -> None:
+async def test_the_same_bars_sent_and_served_have_the_same_odds(model_in_use: House) -> None:
     model_id = a_manifest().model_id
     async with model_in_use.client(token="") as client:  # reading needs no token
-        by_bars = (await client.post("/predict", json={"bars": CLOSES})).json()
-        by_returns = (await client.post("/predict", json={"logret": RETURNS})).json()
+        by_bars = (await client.post("/predict", json={"bars": ROWS})).json()
         served = (await client.post("/predict", json={"symbol": "BTC-USDT"})).json()
         model = (await client.get("/model")).json()
         models = (await client.get("/models")).json()
-    assert by_bars["probs"] == by_returns["probs"] == served["probs"] and by_returns["as_of"] is None
+    assert by_bars["probs"] == served["probs"] and by_bars["features"] == A_MODEL.feature_schema
     assert by_bars["as_of"] == BARS[99].opened_at.isoformat() and served["as_of"] == BARS[99].closed_at.isoformat()
     assert sum(served["probs"]) == pytest.approx(1.0) and served["confidence"] == max(served["probs"])
     assert served["regime"] == ("BULL", "BEAR", "CHOP")[served["probs"].index(served["confidence"])]
@@ -52,15 +63,25 @@ async def test_the_same_bars_as_prices_as_returns_and_as_served_have_the_same_od
     assert [(one["model_id"], one["stage"], one["active"]) for one in models] == [(model_id, "champion", True)]
 
 
+async def test_of_returns_alone_the_model_says_what_their_trends_tell(model_in_use: House) -> None:
+    async with model_in_use.client(token="") as client:
+        told = (await client.post("/predict", json={"logret": RETURNS})).json()
+    trends = [row for row in trends_of_returns(RETURNS) if row is not None]
+    few = marginal(A_MODEL, TRENDS)
+    assert told["probs"] == list(odds(few, forward_filter(few, trends)[-1])) and told["as_of"] is None
+    assert told["features"] == "trend_6,trend_48"
+
+
 async def test_wrong_input_is_refused_and_never_read(model_in_use: House) -> None:
     wrong: list[dict[str, Any]] = [
         {},
         {"bars": []},
-        {"bars": CLOSES[:48]},
-        {"bars": [*CLOSES[:60], {"close": -1.0}]},
-        {"bars": [{"close": 1.0}, *CLOSES]},
-        {"bars": CLOSES[::-1]},
-        {"bars": CLOSES, "logret": RETURNS},
+        {"bars": ROWS[:96]},
+        {"bars": [*ROWS[:99], {**ROWS[99], "close": -1.0}]},
+        {"bars": [*ROWS[:99], {**ROWS[99], "high": ROWS[99]["low"] / 2}]},
+        {"bars": [{"close": row["close"]} for row in ROWS]},
+        {"bars": ROWS[::-1]},
+        {"bars": ROWS, "logret": RETURNS},
         {"logret": RETURNS[:47]},
         {"logret": [[r] * 5 for r in RETURNS]},
         {"logret": RETURNS, "features": 5},
