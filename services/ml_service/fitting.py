@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from services.ml_service.drift import BATCH_BARS
 from services.ml_service.em import (
     Array,
     Parameters,
@@ -222,7 +223,7 @@ def _scores(model: RegimeModel, incumbent: RegimeModel | None, rows: Rows, attem
         "log_likelihood": float(held_out.mean()),
         "log_likelihood_fitted": float(log_likelihoods[: rows.cut].mean()),
         "log_likelihood_one_gaussian": gaussian_log_likelihood(raw[: rows.cut], raw[rows.cut :]),
-        "log_likelihood_deviation": float(held_out.std()),
+        "log_likelihood_deviation": _batch_deviation(log_likelihoods),
         "iterations": float(max(one.iterations for one in attempts)),
         "members": float(len(attempts)),
         "temperature": model.temperature,
@@ -234,6 +235,12 @@ def _scores(model: RegimeModel, incumbent: RegimeModel | None, rows: Rows, attem
         mine, theirs = (odds_of(one, rows.raw)[rows.cut :].argmax(axis=1) for one in (model, incumbent))
         scores["agreement"] = float((mine == theirs).mean())
     return scores
+
+
+def _batch_deviation(log_likelihoods: Array) -> float:
+    """Standard deviation of the mean log-likelihood of a batch of bars, as the drift test takes them."""
+    batches = log_likelihoods[len(log_likelihoods) % BATCH_BARS :].reshape(-1, BATCH_BARS)
+    return float(batches.mean(axis=1).std())
 
 
 def _parameters(states: int, width: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from services.ml_service.drift import Drift, DriftTest
 from services.ml_service.settings import MlSettings
+from shared.contracts.governance import ModelDrifted
 from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeName, RegimeReading, RegimeTransition
 from shared.contracts.times import timeframe_ms, to_ms
@@ -36,6 +38,15 @@ class SeriesState(msgspec.Struct, kw_only=True):
     posterior: tuple[float, ...] = ()
     log_likelihood: float = math.nan
     regime: RegimeName = "UNKNOWN"
+    drift: DriftTest = msgspec.field(default_factory=DriftTest)  # of the model in use
+
+
+class Heard(NamedTuple):
+    """What one bar says."""
+
+    reading: RegimeReading
+    transition: RegimeTransition | None  # if the regime is another than a bar ago
+    drift: ModelDrifted | None  # if the model no longer sees the market as it promised
 
 
 class Series:
@@ -59,8 +70,8 @@ class Series:
         """`sim.BTC-USDT.1m`"""
         return f"{self.state.venue}.{self.state.symbol}.{self.state.timeframe}"
 
-    def on_bar(self, bar: BarClosed) -> tuple[RegimeReading, RegimeTransition | None]:
-        """What this bar says, and the transition if it says something else than the bar before."""
+    def on_bar(self, bar: BarClosed) -> Heard:
+        """What this bar says."""
         state, opened_ms = self.state, to_ms(bar.opened_at)
         reading = self.reader.on_bar(opened_ms, bar)
         before, self.last = state.regime, reading
@@ -69,12 +80,20 @@ class Series:
         state.last_ms = opened_ms
         state.posterior, state.log_likelihood = self.reader.filter
         state.regime = reading.regime
-        return self._message(bar, reading), self._transition(bar, before, reading.regime)
+        drift = state.drift.on_bar(reading.log_likelihood)
+        return Heard(
+            self._message(bar, reading),
+            self._transition(bar, before, reading.regime),
+            None if drift is None else self._drifted(bar, drift),
+        )
 
-    def use(self, model: RegimeModel, model_id: str, promoted_ms: int) -> None:
-        """Read with this model from the next bar on."""
+    def use(self, model: RegimeModel, model_id: str, promoted_ms: int, scores: Mapping[str, float]) -> None:
+        """Read with this model from the next bar on, and hold it to what it promised on its held-out bars."""
         self.reader.use(model, model_id, promoted_ms)
         self._remember_model()
+        self.state.drift = DriftTest(
+            scores.get("log_likelihood", math.nan), scores.get("log_likelihood_deviation", math.nan)
+        )
 
     def drop(self, model_id: str) -> bool:
         """Read UNKNOWN from the next bar on, if this is the model in use."""
@@ -82,6 +101,8 @@ class Series:
             return False
         self.reader.drop()
         self._remember_model()
+        self.state.drift = DriftTest()
+        self.state.trained_ms = -1  # the next one is due at once
         return True
 
     def due(self, settings: MlSettings) -> Training | None:
@@ -117,6 +138,18 @@ class Series:
             context_schema=CONTEXT_SCHEMA,
             reading_hash=reading.reading_hash,
             is_history=bar.is_history,
+        )
+
+    def _drifted(self, bar: BarClosed, drift: Drift) -> ModelDrifted:
+        return ModelDrifted(
+            model_id=self.state.model_id,
+            venue=bar.venue,
+            symbol=bar.symbol,
+            timeframe=bar.timeframe,
+            expected=drift.expected,
+            seen=drift.seen,
+            bars=drift.bars,
+            at=bar.closed_at,
         )
 
     def _transition(self, bar: BarClosed, before: RegimeName, after: RegimeName) -> RegimeTransition | None:

@@ -22,6 +22,7 @@ from shared.contracts.subjects import (
     EVIDENCE_ORDERED,
     GAP_FOUND,
     MODEL_DEMOTED,
+    MODEL_DRIFTED,
     MODEL_PROMOTED,
     REGIME_READING,
     REGIME_TRANSITION,
@@ -46,11 +47,14 @@ class MlService:
     async def on_bar(self, bar: BarClosed, effects: Effects) -> None:
         """Read it; begin a training when one is due, before it is said that this bar is done."""
         series = self._of(bar.venue, bar.symbol, bar.timeframe)
-        reading, transition = series.on_bar(bar)
+        reading, transition, drift = series.on_bar(bar)
         if not bar.is_history or reading.regime != "UNKNOWN":  # thousands of UNKNOWN of the past help nobody
             effects.publish(REGIME_READING, reading)
         if transition is not None:
             effects.publish(REGIME_TRANSITION, transition)
+        if drift is not None:
+            effects.publish(MODEL_DRIFTED, drift)
+            self.host.log.warning("model.drift", series=series.key, expected=drift.expected, seen=drift.seen)
         self.registry.keep_bar(effects, series)
         self.trainings.after_bar(series, bar.is_history, effects)
         self.host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
@@ -67,7 +71,8 @@ class MlService:
         if promoted.model_id not in self.registry.known:
             manifest = manifest_from_bytes(promoted.manifest)
             self.registry.keep_model(effects, KnownModel(promoted.model_id, series.key, "champion", manifest), npz)
-        series.use(model, promoted.model_id, to_ms(promoted.promoted_at))
+        scores = manifest_from_bytes(promoted.manifest).scores
+        series.use(model, promoted.model_id, to_ms(promoted.promoted_at), scores)
         self.registry.keep_state(effects, series)
         self.trainings.on_verdict(promoted.model_id, "champion", effects)
         self._book(effects)

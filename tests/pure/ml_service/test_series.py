@@ -12,6 +12,7 @@ import pytest
 from services.ml_service.series import Series, SeriesState
 from services.ml_service.settings import MlSettings
 from shared.contracts.errors import NeedsOperator
+from shared.contracts.governance import ModelDrifted
 from shared.contracts.market import BarClosed
 from shared.contracts.times import to_ms
 from shared.regimes.hmm import RegimeModel, regime_model
@@ -96,9 +97,9 @@ def test_a_transition_is_told_once_and_unknown_has_no_probability() -> None:
     market = bars(400)
     for bar in market[:100]:
         assert one.on_bar(bar)[1] is None  # UNKNOWN all along
-    one.use(a_model(), "m" * 64, to_ms(market[99].closed_at))
+    one.use(a_model(), "m" * 64, to_ms(market[99].closed_at), {})
     for bar in market[100:]:
-        reading, transition = one.on_bar(bar)
+        reading, transition, _ = one.on_bar(bar)
         if transition is not None:
             told.append(transition)
             assert transition.after == reading.regime
@@ -111,7 +112,7 @@ def test_a_restart_goes_on_with_the_same_readings() -> None:
     market, whole = bars(900), series()
     for bar in market[:100]:
         whole.on_bar(bar)
-    whole.use(a_model(), "m" * 64, to_ms(market[99].closed_at))
+    whole.use(a_model(), "m" * 64, to_ms(market[99].closed_at), {})
     for bar in market[100:700]:
         whole.on_bar(bar)
     kept = msgspec.msgpack.decode(msgspec.msgpack.encode(whole.state), type=SeriesState)
@@ -122,7 +123,7 @@ def test_a_restart_goes_on_with_the_same_readings() -> None:
 
 def test_a_demotion_of_another_model_changes_nothing() -> None:
     one, market = series(), bars(120)
-    one.use(a_model(), "m" * 64, 0)
+    one.use(a_model(), "m" * 64, 0, {})
     for bar in market[:100]:
         one.on_bar(bar)
     assert not one.drop("x" * 64) and one.on_bar(market[100])[0].model_id == "m" * 64
@@ -133,3 +134,19 @@ def test_a_demotion_of_another_model_changes_nothing() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(NeedsOperator):
         MlSettings.load(**wrong)
+
+
+def test_a_model_that_no_longer_foretells_its_market_is_told_and_when_dropped_another_is_due() -> None:
+    one, market, drifts = series(), bars(900), list[ModelDrifted]()
+    for bar in market[:100]:
+        one.on_bar(bar)
+    one.use(a_model(), "m" * 64, to_ms(market[99].closed_at), {"log_likelihood": 5.0, "log_likelihood_deviation": 0.5})
+    one.state.trained_ms = one.state.last_ms
+    for bar in market[100:]:
+        heard = one.on_bar(bar)
+        drifts += [heard.drift] if heard.drift else []
+    assert drifts[0].model_id == "m" * 64 and drifts[0].expected == 5.0 > drifts[0].seen + 1.0
+    one.state.trained_ms = one.state.last_ms
+    assert one.due(settings()) is None
+    one.drop("m" * 64)
+    assert one.due(settings()) == "market"

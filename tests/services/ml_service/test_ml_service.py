@@ -101,7 +101,7 @@ async def test_a_restart_goes_on_with_the_bits_of_a_run_without_one(model_in_use
     whole = Series(SeriesState(venue="sim", symbol="BTC-USDT", timeframe="1m"))
     for bar in BARS[:100]:
         whole.on_bar(bar)
-    whole.use(A_MODEL, readings[0].model_id, to_ms(BARS[99].closed_at))
+    whole.use(A_MODEL, readings[0].model_id, to_ms(BARS[99].closed_at), {})
     assert [one.reading_hash for one in readings] == [whole.on_bar(bar)[0].reading_hash for bar in BARS[100:220]]
 
 
