@@ -137,6 +137,7 @@ class Series:
             context=reading.context,
             context_schema=CONTEXT_SCHEMA,
             reading_hash=reading.reading_hash,
+            log_likelihood=reading.log_likelihood,
             is_history=bar.is_history,
         )
 

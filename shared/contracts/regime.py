@@ -27,6 +27,7 @@ class RegimeReading(Message, frozen=True, kw_only=True):
     context: tuple[float, ...]  # what the bandit sees, whole
     context_schema: str  # names and versions of the context's numbers: a new one starts new posteriors
     reading_hash: str  # of the posterior's exact bytes; the engine's own must be equal
+    log_likelihood: float = math.nan  # of this bar given those before it, nats: how well the model foretold it
     is_history: bool = False
 
     def __post_init__(self) -> None:

@@ -54,6 +54,7 @@ SAMPLES: tuple[Message, ...] = (
         context=(1.0, 0.75, 0.125, 0.125),
         context_schema="odds-1",
         reading_hash=HASH,
+        log_likelihood=-2.5,
     ),
     regime.RegimeTransition(
         **SERIES, opened_at=OPENED, before="CHOP", after="BULL", model_probability=0.02, model_id=MODEL
