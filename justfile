@@ -59,6 +59,10 @@ regressions:
     python -m tests.pure.trading.regressions
     python -m tests.pure.trading.portfolio.regressions
 
+# what the regime model says about years of real bars: docs/regimes_measured.md and its pictures
+regimes:
+    python -m tests.campaigns.regimes_report
+
 # lock the libraries again (names and hashes, no address)
 lock:
     uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
