@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,12 @@ async def nats_bus(nats_server: Server) -> AsyncIterator[NatsBus]:
         yield bus
     finally:
         await bus.close()
+
+
+@pytest.fixture(autouse=True)
+def no_store_is_left_open() -> Iterator[None]:
+    """A store that a test leaves open keeps its thread, and the thread keeps the whole run from ending: say which test."""
+    before = set(threading.enumerate())
+    yield
+    left = [one.name for one in threading.enumerate() if one not in before and "_connection_worker_thread" in one.name]
+    assert not left, f"this test opened a store and did not close it: {', '.join(left)}"
