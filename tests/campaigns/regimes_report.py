@@ -18,9 +18,11 @@ import matplotlib.pyplot as plt  # after the backend is chosen
 from rich.progress import track
 
 from services.ml_service.em import Array
+from services.ml_service.fitting import odds_of
 from shared.regimes.hmm import FilterState, predicted
 from shared.regimes.labels import NAMES
 from tests.campaigns.rolling_refits import History, dwells, market, next_returns, refitted
+from tests.pure.ml_service.test_on_markets import TRAINED, UNSEEN, brier, model_of, trained, world
 
 DOCS = Path(__file__).parents[2] / "docs"
 COLORS = {"BULL": "#2e9e6b", "BEAR": "#d1495b", "CHOP": "#9aa0a6"}
@@ -54,6 +56,7 @@ def main() -> None:
     picture_of_price(found["BTC hourly"], pictures / "regimes_price.svg")
     picture_of_matrix(found["BTC hourly"], pictures / "regimes_matrix.svg")
     picture_of_reliability(found, pictures / "regimes_reliability.svg")
+    picture_of_truth(pictures / "regimes_truth.svg")
     picture_of_agreement(found, pictures / "regimes_agreement.svg")
 
 
@@ -271,6 +274,36 @@ def picture_of_reliability(found: dict[str, History], file: Path) -> None:
     axis.plot([0, 0.5], [0, 0.5], color="#9aa0a6", linewidth=0.8)
     axis.set(
         xlabel="said: chance of a large move", ylabel="how often it came", title="tenths of the bars, by what was said"
+    )
+    axis.legend(frameon=False)
+    _save(figure, file)
+
+
+def picture_of_truth(file: Path) -> None:
+    """How often it was so when the odds of a regime said so much, on simulated markets after the training."""
+    figure, axis = plt.subplots(figsize=(4.6, 4), layout="constrained")
+    for symbol, seed in (("BTC-USDT", 7), ("ETH-USDT", 7), ("SOL-USDT", 3)):
+        simulated = world(symbol, seed)
+        odds = odds_of(model_of(trained(simulated.bars[:TRAINED])), simulated.rows)[UNSEEN]
+        truth = np.eye(3)[simulated.truth[UNSEEN]].ravel()
+        places = np.clip((odds.ravel() * 10).astype(int), 0, 9)
+        points = [
+            (odds.ravel()[places == b].mean(), truth[places == b].mean()) for b in range(10) if (places == b).any()
+        ]
+        score, log_score = (
+            brier(odds, simulated.truth[UNSEEN]),
+            -np.log(np.maximum(odds[truth.reshape(-1, 3) > 0], 1e-12)).mean(),
+        )
+        axis.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            markersize=3,
+            linewidth=1,
+            label=f"{symbol}: Brier {score:.3f}, log {log_score:.2f}",
+        )
+    axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
+    axis.set(
+        xlabel="said: odds of a regime", ylabel="how often it held", title="simulated markets, bars after the training"
     )
     axis.legend(frameon=False)
     _save(figure, file)
