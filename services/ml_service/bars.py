@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from services.ml_service.baskets import BASKET, index_of
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Span
 from shared.contracts.times import from_ms
@@ -33,14 +34,19 @@ class History:
 
 
 class Ingester:
-    """The bars that the ingester holds, as this service reads them."""
+    """The bars that the ingester holds, as this service reads them; those of a basket are made of its members'."""
 
-    def __init__(self, address: str) -> None:
-        self._client = IngesterClient(address)
+    def __init__(self, address: str, basket: tuple[str, ...] = ()) -> None:
+        self._client, self._basket = IngesterClient(address), basket
         self.close = self._client.close
 
     async def history(self, symbol: str, timeframe: str, first: datetime, last: datetime) -> History:
         """The bars that opened in [first, last]. Raises TryAgain when it does not answer, BadMessage on nonsense."""
+        if symbol == BASKET:
+            parts = [await self.history(member, timeframe, first, last) for member in self._basket]
+            bars = dict(zip(self._basket, (zip(one.opened_at_ms, one.bars, strict=True) for one in parts), strict=True))
+            index = list(index_of(bars))
+            return History([ms for ms, _ in index], [bar for _, bar in index])
         return await asyncio.to_thread(parse_history, await self._client.bars(symbol, timeframe, first, last))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.regimes.features import WARMUP_BARS
 from shared.regimes.hmm import MAX_STATES
-from shared.runtime.settings import Settings
+from shared.runtime.settings import Settings, Words, words
 
 
 def check_states(states: tuple[int, ...]) -> None:
@@ -24,6 +24,9 @@ class MlSettings(Settings):
 
     states: tuple[int, ...] = Field(
         (3,), description="Hidden states of the model, as [3]; several, as [2, 3, 4, 5], make an ensemble."
+    )
+    basket: Words = Field(
+        (), description="Instruments whose regime is also read as that of one market; at least two, empty: none."
     )
     starts: int = Field(4, ge=1, le=50, description="Random starts of a fit; the best one on held-out rows is taken.")
     seed: int = Field(7, ge=0, lt=2**31, description="Seed of the first start.")
@@ -43,6 +46,17 @@ class MlSettings(Settings):
     patience_s: float = Field(
         2.0, gt=0, description="History after which no bar has come for so long is complete, and is trained on."
     )
+
+    @field_validator("basket", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return words(value)
+
+    @model_validator(mode="after")
+    def _possible_basket(self) -> Self:
+        if len(self.basket) == 1 or len(set(self.basket)) < len(self.basket):
+            raise ValueError(f"basket must name at least two different instruments, or none, was {list(self.basket)}")
+        return self
 
     @model_validator(mode="after")
     def _possible_states(self) -> Self:

@@ -32,17 +32,40 @@ class RegimeReading(Message, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         require_token(self, self.venue, self.symbol, self.timeframe)
-        if self.regime == "UNKNOWN":
-            require(all(map(math.isnan, (self.bull, self.bear, self.chop))), self, "NaN odds while UNKNOWN")
-        else:
-            odds = (self.bull, self.bear, self.chop)
-            require(all(0.0 <= p <= 1.0 for p in odds), self, "0 <= probability <= 1")
-            require(abs(sum(odds) - 1.0) < 1e-9, self, "bull + bear + chop = 1")
+        _require_odds(self, self.regime, (self.bull, self.bear, self.chop))
         require(all(map(math.isfinite, self.context)), self, "a finite context")
 
     @property
     def key(self) -> str:
         return f"{self.venue}.{self.symbol}.{self.timeframe}.{to_ms(self.opened_at)}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.opened_at + timeframe_length(self.timeframe)
+
+
+class MarketRegime(Message, frozen=True, kw_only=True):
+    """What several instruments do as one: the reading of an equally weighted index of them. Nobody trades it."""
+
+    venue: str
+    timeframe: str
+    members: tuple[str, ...]
+    opened_at: datetime  # of the bar that was read
+    regime: RegimeName
+    bull: float  # probabilities, summing to 1, or all NaN
+    bear: float
+    chop: float
+    model_id: str  # "" when there is none
+    reading_hash: str  # of the posterior's exact bytes
+    log_likelihood: float = math.nan  # of this bar given those before it, nats
+
+    def __post_init__(self) -> None:
+        require_token(self, self.venue, self.timeframe, *self.members)
+        _require_odds(self, self.regime, (self.bull, self.bear, self.chop))
+
+    @property
+    def key(self) -> str:
+        return f"{self.venue}.{self.timeframe}.{to_ms(self.opened_at)}"
 
     @property
     def happened_at(self) -> datetime:
@@ -92,3 +115,11 @@ class RegimeMismatch(Message, frozen=True, kw_only=True):
     @property
     def happened_at(self) -> datetime:
         return self.opened_at + timeframe_length(self.timeframe)
+
+
+def _require_odds(of: Message, regime: RegimeName, odds: tuple[float, float, float]) -> None:
+    if regime == "UNKNOWN":
+        require(all(map(math.isnan, odds)), of, "NaN odds while UNKNOWN")
+    else:
+        require(all(0.0 <= p <= 1.0 for p in odds), of, "0 <= probability <= 1")
+        require(abs(sum(odds) - 1.0) < 1e-9, of, "bull + bear + chop = 1")

@@ -120,6 +120,7 @@ UNIVERSE_UPDATED = Subject("universe.updated.{venue}", market.UniverseUpdated, D
 REGIME_READING = Subject(
     f"regime.reading.{SERIES}", regime.RegimeReading, REGIME, ("ml_service",), ("param_controller", "ops_api")
 )
+MARKET_REGIME = Subject("regime.market.{venue}.{timeframe}", regime.MarketRegime, REGIME, ("ml_service",), ("ops_api",))
 REGIME_TRANSITION = Subject(
     f"regime.transition.{SERIES}", regime.RegimeTransition, REGIME, ("ml_service",), ("ops_api", "notifier")
 )

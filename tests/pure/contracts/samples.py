@@ -56,6 +56,19 @@ SAMPLES: tuple[Message, ...] = (
         reading_hash=HASH,
         log_likelihood=-2.5,
     ),
+    regime.MarketRegime(
+        venue="sim",
+        timeframe="1h",
+        members=("BTC-USDT", "ETH-USDT"),
+        opened_at=OPENED,
+        regime="BEAR",
+        bull=0.125,
+        bear=0.625,
+        chop=0.25,
+        model_id=MODEL,
+        reading_hash=HASH,
+        log_likelihood=-2.5,
+    ),
     regime.RegimeTransition(
         **SERIES, opened_at=OPENED, before="CHOP", after="BULL", model_probability=0.02, model_id=MODEL
     ),
