@@ -15,9 +15,10 @@ from services.engine.executor import Executor
 from services.engine.keeper import Keeper
 from services.engine.orders import Order
 from services.engine.presets import usable_preset
-from services.engine.records import artifact, artifact_row, bar_row, last_bars, series_row
+from services.engine.records import artifact, artifact_row, bar_row, last_bars, manifest_fact, series_row
 from services.engine.settings import EngineSettings
-from shared.artifacts.models import load_model, manifest_from_bytes
+from shared.artifacts.models import load_model
+from shared.artifacts.signing import trusted_manifest
 from shared.contracts import subjects
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import ModelDemoted, ModelPromoted, PresetDemoted, PresetPromoted
@@ -186,14 +187,24 @@ class Engine:
             if news.model_id in (series.reader.model_id, series.kept.awaited_model):
                 series.reader.drop()
                 series.note(model_id="", awaited_model="", filter=((), 0.0))
-        elif self.host.settings.mode == "live" and manifest_from_bytes(news.manifest).is_synthetic:
-            text = f"Model {news.model_id[:12]} of {news.symbol} was fitted on made-up bars: it never trades for real."
-            self.host.alert_in(effects, f"model-synthetic-{news.symbol}", "critical", text)
+        elif refusal := self._model_refusal(news):
+            self.host.alert_in(effects, f"model-refused-{news.symbol}", "critical", refusal)
             return
         else:
+            effects.keep_fact(manifest_fact(news.model_id), news.manifest)  # its signature is asked for at each start
             series.note(awaited_model=news.model_id, awaited_promoted_ms=to_ms(news.promoted_at))
             await self._use_awaited_model(series, effects)
         effects.add(series_row(series.name, series.kept))
+
+    def _model_refusal(self, news: ModelPromoted) -> str:
+        """Why this model is not used, "" when it is."""
+        try:
+            manifest = trusted_manifest(news.manifest, news.model_id, self.host.settings.signing_key)
+        except BadMessage as error:
+            return f"{error} The model before it stays."
+        if self.host.settings.mode == "live" and manifest.is_synthetic:
+            return f"Model {news.model_id[:12]} of {news.symbol} was fitted on made-up bars: it never trades for real."
+        return ""
 
     async def _use_awaited_model(self, series: Series, effects: Effects) -> None:
         """Switch to the promoted model if its bytes are to be had and are what its id says; else the old one stays."""

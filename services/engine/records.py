@@ -101,6 +101,11 @@ def halt_row(at: datetime, what: str, reason: str) -> Statement:
     return Statement("insert into halts values (?, ?, ?)", (to_ms(at), what, reason))
 
 
+def manifest_fact(model_id: str) -> str:
+    """Under which name the manifest of a promoted model is kept."""
+    return f"manifest.{model_id}"
+
+
 def artifact_row(sha256: str, content: bytes) -> Statement:
     return Statement("insert or ignore into artifacts values (?, ?)", (sha256, content))
 

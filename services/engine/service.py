@@ -16,12 +16,14 @@ from services.engine.executor import Executor
 from services.engine.journal import Journal
 from services.engine.keeper import Keeper
 from services.engine.reconciliation import Reconciliation
+from services.engine.records import KeptSeries
 from services.engine.settings import EngineSettings
 from services.engine.venues import MakeVenue, Rules, connect
 from shared.artifacts.models import load_model
 from shared.artifacts.presets import default_preset, preset_id
+from shared.artifacts.signing import trusted_manifest
 from shared.contracts import subjects
-from shared.contracts.errors import NeedsOperator, TryAgain
+from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.contracts.instruments import Instrument
 from shared.contracts.times import timeframe_ms
 from shared.regimes.reader import BARS_TO_RESUME, RegimeReader
@@ -131,7 +133,7 @@ async def _recovered_desk(host: Host[EngineSettings], instruments: Mapping[str, 
 async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) -> Series:
     timeframe = host.settings.timeframe
     name = f"{instrument.symbol}.{timeframe}"
-    kept = await records.kept_series(host.store, name)
+    kept = await _without_strangers(host, instrument.symbol, await records.kept_series(host.store, name))
     bars = await records.last_bars(host.store, name, BARS_TO_RESUME)
     model = None
     if kept.model_id:
@@ -147,6 +149,21 @@ async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) 
     for bar, _ in bars[-2:]:
         series.close_before, series.close = series.close, bar.close
     return series
+
+
+async def _without_strangers(host: Host[EngineSettings], symbol: str, kept: KeptSeries) -> KeptSeries:
+    """What was kept, less the models that the key of today does not vouch for: until a signed one comes, UNKNOWN."""
+    key = host.settings.signing_key
+    for model_id in {kept.model_id, kept.awaited_model} - {""} if key else ():
+        try:
+            trusted_manifest(await host.store.fact(records.manifest_fact(model_id)) or b"", model_id, key)
+        except BadMessage as error:
+            await host.alert(f"model-refused-{symbol}", "critical", f"{error} {symbol} is read without it.")
+            if model_id == kept.model_id:
+                kept = msgspec.structs.replace(kept, model_id="", filter=((), 0.0))
+            if model_id == kept.awaited_model:
+                kept = msgspec.structs.replace(kept, awaited_model="")
+    return kept
 
 
 async def _recovered_sleeves(

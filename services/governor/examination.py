@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from shared.artifacts.models import ModelManifest, load_model, manifest_from_bytes
+from shared.artifacts.models import ModelManifest, load_model
 from shared.artifacts.presets import preset_from_bytes
+from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import ModelTrained, PresetCandidate
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
@@ -50,10 +51,12 @@ def preset_faults(said: PresetCandidate, strategies: Mapping[str, Strategy]) -> 
     return faults
 
 
-def model_faults(said: ModelTrained, content: bytes | None) -> list[str]:
-    """What keeps a model from being judged at all. `content` is its artifact, None when the bus has none."""
+def model_faults(said: ModelTrained, content: bytes | None, key: bytes) -> list[str]:
+    """What keeps a model from being judged at all. `content` is its artifact, None when the bus has none; `key` is
+    what it must be signed with, b"" where nothing is.
+    """
     try:
-        manifest = manifest_from_bytes(said.manifest)
+        manifest = trusted_manifest(said.manifest, said.model_id, key)
         if content is None:
             return [f"artifact: expected {said.model_id[:12]} among the artifacts, it is not there"]
         load_model(content, said.model_id)

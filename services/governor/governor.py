@@ -32,6 +32,7 @@ from services.governor.examination import (
 from services.governor.gate import Profile, Rules, Verdict, judge, model_figures, preset_figures
 from services.governor.record import Head, chained
 from shared.artifacts.models import manifest_from_bytes
+from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.governance import Costs, ModelDrifted, ModelTrained, PresetCandidate, Stage
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
@@ -53,9 +54,11 @@ class Governor:
         manual_bars: int,
         champions_per_sleeve: int,
         is_live: bool,
+        model_key: bytes = b"",
     ) -> None:
         self.profile, self._strategies, self._costs = profile, strategies, costs
         self._manual_bars, self._most, self._is_live = manual_bars, champions_per_sleeve, is_live
+        self._model_key = model_key
         self.applications: dict[tuple[Kind, str], Application] = {}
         self._by_job: dict[str, tuple[Kind, str]] = {}
         self._trials: dict[tuple[str, str, str], int] = {}  # (strategy, symbol, timeframe) -> sets ever tried
@@ -122,7 +125,7 @@ class Governor:
             is_synthetic=said.is_synthetic,
             asked_at=said.trained_at,
         )
-        faults = model_faults(said, content)
+        faults = model_faults(said, content, self._model_key)
         if faults:
             return self._refuse(application, tuple(faults), said.trained_at, Ruling())
         holdout = model_holdout(said, manifest_from_bytes(said.manifest))
@@ -134,7 +137,7 @@ class Governor:
         if application is None or application.order is None:
             return Ruling()
         at = max(application.order.ordered_at, given.given_at)
-        faults = evidence_faults(application.order, given, known_sha256)
+        faults = [*evidence_faults(application.order, given, known_sha256), *self._distrust(application)]
         application = msgspec.structs.replace(application, evidence=given)
         if faults:
             return self._refuse(application, tuple(faults), at, Ruling())
@@ -174,6 +177,8 @@ class Governor:
             raise NeedsOperator(f"Live takes only what passed its gate; {subject_id[:12]} did not.")
         if not application.is_sound:
             raise NeedsOperator(f"The {kind} {subject_id[:12]} is not what it says it is: see its line in the record.")
+        if distrust := self._distrust(application):
+            raise NeedsOperator(distrust[0])
         return self._promote(application, (reason,), _later(application, now), actor, Ruling())
 
     def demote_by_hand(self, kind: Kind, subject_id: str, reason: str, actor: str, now: datetime) -> Ruling:
@@ -210,6 +215,15 @@ class Governor:
         self._keep(msgspec.structs.replace(application, order=order), ruling)
         ruling.messages.append(order)
         return ruling
+
+    def _distrust(self, application: Application) -> list[str]:
+        """Why a model may not be used, whatever it can: a key may have been set since it applied."""
+        if application.kind == "model":
+            try:
+                trusted_manifest(application.body, application.subject_id, self._model_key)
+            except BadMessage as error:
+                return [f"model: {error}"]
+        return []
 
     def _verdict(self, application: Application, given: EvidenceGiven) -> Verdict:
         if application.kind == "model":

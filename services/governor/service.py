@@ -44,6 +44,7 @@ async def serve(host: Host[GovernorSettings]) -> None:
         manual_bars=settings.manual_bars,
         champions_per_sleeve=settings.champions_per_sleeve,
         is_live=settings.mode == "live",
+        model_key=settings.signing_key,
     )
     await recall(host.store, governor)
     heard = await host.store.rows("select id from inbox order by stored_ms desc limit 256")

@@ -9,6 +9,8 @@ import msgspec
 
 from services.ml_service.series import Series, SeriesState
 from shared.artifacts.models import ModelManifest, load_model, manifest_bytes, manifest_from_bytes
+from shared.artifacts.signing import require_signature
+from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Stage
 from shared.regimes.features import Candle
 from shared.regimes.hmm import RegimeModel
@@ -49,9 +51,10 @@ class KnownModel:
 class Registry:
     """Models by id, in memory without their bytes; the bytes lie in the store."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, key: bytes = b"") -> None:
+        self._store, self._key = store, key
         self.known: dict[str, KnownModel] = {}
+        self.refusals: dict[str, str] = {}  # series -> why the model that it used was not read back
 
     async def recover(self) -> dict[str, Series]:
         """Read back all models, and every series as it was after its last bar."""
@@ -68,6 +71,9 @@ class Registry:
                 key,
                 BARS_TO_RESUME,
             )
+            if state.model_id and (refusal := self.distrust(state.model_id)):
+                self.refusals[key] = refusal
+                state.model_id, state.posterior = "", ()
             model = await self.model(state.model_id) if state.model_id else None
             found[key] = Series(state, [(int(ms), Candle(*prices)) for ms, *prices in reversed(bars)], model)
         return found
@@ -81,6 +87,17 @@ class Registry:
         """A model that is kept here, or None."""
         npz = await self.npz(model_id)
         return None if npz is None else load_model(npz, model_id)
+
+    def distrust(self, model_id: str) -> str:
+        """Why the key of today does not vouch for this model, "" when it does or there is none."""
+        if self._key and model_id not in self.known:
+            return f"Model {model_id[:12]} has no manifest here that could be signed, and a model key is set: train it."
+        try:
+            if self._key:
+                require_signature(self.known[model_id].manifest, self._key)
+        except BadMessage as error:
+            return str(error)
+        return ""
 
     def keep_bar(self, effects: Effects, series: Series) -> None:
         """Keep what the last bar left behind, and forget what no reader resumes from."""

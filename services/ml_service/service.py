@@ -11,7 +11,8 @@ from services.ml_service.registry import TABLES, KnownModel, Registry
 from services.ml_service.series import Series, SeriesState
 from services.ml_service.settings import MlSettings
 from services.ml_service.training import Trainings
-from shared.artifacts.models import load_model, manifest_from_bytes
+from shared.artifacts.models import load_model
+from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import ModelDemoted, ModelPromoted, StageChanged
 from shared.contracts.jobs import EvidenceOrdered
@@ -66,10 +67,10 @@ class MlService:
     async def on_promoted(self, promoted: ModelPromoted, effects: Effects) -> None:
         """Read with this model from the next bar on."""
         series = self._of(promoted.venue, promoted.symbol, promoted.timeframe)
+        manifest = trusted_manifest(promoted.manifest, promoted.model_id, self.host.settings.signing_key)
         npz = await self._npz(promoted.model_id)
         model = load_model(npz, promoted.model_id)
         if promoted.model_id not in self.registry.known:
-            manifest = manifest_from_bytes(promoted.manifest)
             self.registry.keep_model(effects, KnownModel(promoted.model_id, series.key, "champion", manifest), npz)
         scores = manifest_from_bytes(promoted.manifest).scores
         series.use(model, promoted.model_id, to_ms(promoted.promoted_at), scores)
@@ -100,7 +101,11 @@ class MlService:
         self._book(effects)
 
     async def model(self, model_id: str) -> RegimeModel:
-        """A model from the registry or the artifacts, checked. Raises BadMessage when it is in neither or not sound."""
+        """A model from the registry or the artifacts, checked. Raises BadMessage when it is in neither, not sound, or
+        not signed where a key is set.
+        """
+        if refusal := self.registry.distrust(model_id):
+            raise BadMessage(refusal)
         return load_model(await self._npz(model_id), model_id)
 
     async def _npz(self, model_id: str) -> bytes:
@@ -125,10 +130,14 @@ class MlService:
 
 async def serve(host: Host[MlSettings]) -> None:
     """Bars in, readings out; models when they are due; evidence when it is ordered."""
-    registry = Registry(host.store)
+    registry = Registry(host.store, host.settings.signing_key)
     ingester = Ingester(host.settings.address_of("ingester"))
     host.closers.append(ingester.close)
     service = MlService(host, registry, await registry.recover(), ingester)
+    for key, refusal in registry.refusals.items():
+        await host.alert(
+            f"model_refused_{key.replace('.', '_')}"[:64], "critical", f"{refusal} {key} is read without it."
+        )
     await service.trainings.put_again()
     if host.web is not None:
         from services.ml_service.routes import routes  # FastAPI only in a process that serves

@@ -17,6 +17,7 @@ from services.ml_service.settings import MlSettings
 from services.ml_service.synthetic import made_up_bars
 from shared.artifacts.canonical import content_id
 from shared.artifacts.models import ModelManifest, load_model
+from shared.artifacts.signing import signed
 from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.regimes.hmm import RegimeModel
@@ -116,7 +117,7 @@ class Trainer:
             code_version=code_version(),
             trained_at=_closed_at(order),
         )
-        return Candidate(model_id, fitted.model, model, manifest)
+        return Candidate(model_id, fitted.model, model, signed(manifest, self._settings.signing_key))
 
     async def _bars(self, order: Order) -> History:
         length = timeframe_ms(order.timeframe)

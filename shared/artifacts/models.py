@@ -33,15 +33,18 @@ BYTES = ("labels", "feature_schema")
 HEADER = re.compile(r"\{'descr': '([<|>=]?[a-zA-Z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
 
-class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a model comes from and how it did. It decides nothing; the governor judges by evidence of its own."""
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a model comes from and how it did. It decides nothing; the governor judges by evidence of its own.
+
+    What has a default came later: a manifest without it keeps its bytes.
+    """
 
     model_id: str  # SHA-256 of the npz
     venue: str
     symbol: str
     timeframe: str
     feature_schema: str
-    labels: tuple[RegimeName, ...]  # of its states, by index
+    labels: tuple[RegimeName, ...]  # of its states, by index: the map from states to names
     how: Literal["cold", "warm", "stepwise"] = (
         "cold"  # from seeded starts, or from the model before: anew, or bar by bar
     )
@@ -54,6 +57,11 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     is_synthetic: bool  # fitted on made-up bars: never live
     code_version: str
     trained_at: datetime  # venue time
+    chunks: tuple[Span, ...] = ()  # the stored parts that held `trained_on`; its newest bars may lie in none yet
+    window: str = ""  # "sliding" or "expanding"
+    matched_to: str = ""  # the version whose names its own were matched with
+    agreement: float | None = None  # fraction of overlapping bars that both name alike
+    signature: str = ""  # HMAC-SHA256 (hex) over all of the above, see signing.py
 
 
 def model_bytes(model: RegimeModel) -> bytes:

@@ -2,7 +2,8 @@
 
 A service's own settings subclass `Settings`; in the file they stand in a table of the service's name, as variables
 they are `TRIMTAB_<SERVICE>_<NAME>`. Names that the whole house shares are `TRIMTAB_<NAME>` and stand on top of the file.
-A few old names keep their plain form (`EXCHANGE`, `TIMEFRAME`, `TRADE_SYMBOLS`, ...).
+A few old names keep their plain form (`EXCHANGE`, `TIMEFRAME`, `TRADE_SYMBOLS`, ...). A secret may lie in a file
+instead, which `TRIMTAB_<NAME>_FILE` names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.contracts.errors import NeedsOperator
@@ -30,6 +31,7 @@ PORTS = {
     "notifier": 19,
 }
 PORT_BASE = 8000
+LEAST_KEY = 16  # characters: what is shorter can be guessed
 
 Words = Annotated[tuple[str, ...], NoDecode]  # "BTC-USDT, ETH-USDT" or a list
 
@@ -52,6 +54,12 @@ class Settings(BaseSettings):
     api_token: SecretStr = Field(
         SecretStr(""), description="Needed by routes that change something; empty: they are refused."
     )
+    viewer_token: SecretStr = Field(SecretStr(""), description="May look, where looking is not open; nothing else.")
+    operator_token: SecretStr = Field(SecretStr(""), description="May command: pause, resume, ingest; and look.")
+    trainer_token: SecretStr = Field(SecretStr(""), description="May train models; and look.")
+    model_key: SecretStr = Field(
+        SecretStr(""), description="Signs models; where it is set, one that was not signed with it is refused."
+    )
     mode: Literal["paper", "live"] = Field("paper", description="Live also needs TRIMTAB_LIVE=<account>.")
     live: str = Field("", description="The account that may trade for real, said again.")
     account: str = Field("main", description="The account's name.")
@@ -70,6 +78,18 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     restarts: int = Field(0, description="How often the launcher started this service anew; set by the launcher.")
+
+    @field_validator("model_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key) < LEAST_KEY:
+            raise ValueError(f"must have at least {LEAST_KEY} characters, had {len(key)}")
+        return key
+
+    @property
+    def signing_key(self) -> bytes:
+        """What models are signed with; empty: they are not."""
+        return self.model_key.get_secret_value().encode()
 
     @property
     def strategies_folder(self) -> Path:
@@ -97,7 +117,13 @@ class Settings(BaseSettings):
         if isinstance(env_settings, EnvSettingsSource):  # TRIMTAB_STRATEGIES is a folder, and no field `strategies`
             given = env_settings.env_vars.items()
             env_settings.env_vars = {key: value for key, value in given if key.upper() not in HOUSE_VARIABLES}
-        return init_settings, _OwnVariables(settings_cls), env_settings, _TomlFile(settings_cls)
+        return (
+            init_settings,
+            _OwnVariables(settings_cls),
+            env_settings,
+            _SecretFiles(settings_cls),
+            _TomlFile(settings_cls),
+        )
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
@@ -147,6 +173,30 @@ class _OwnVariables(PydanticBaseSettingsSource):
         return {key: value for key, value in found.items() if key in names}
 
 
+class _SecretFiles(PydanticBaseSettingsSource):
+    """`TRIMTAB_<NAME>_FILE`: the file in which a secret lies, as Docker hands them over."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        service = getattr(self.settings_cls, "SERVICE", "").upper()
+        found: dict[str, Any] = {}
+        for name in secrets_of(self.settings_cls):
+            for variable in (f"TRIMTAB_{name.upper()}_FILE", f"TRIMTAB_{service}_{name.upper()}_FILE"):
+                if path := os.environ.get(variable):
+                    try:
+                        found[name] = Path(path).read_text(encoding="utf-8").strip()
+                    except (OSError, UnicodeDecodeError) as error:
+                        raise NeedsOperator(f"{variable} names {path}, which cannot be read: {error}.") from error
+        return found
+
+
+def secrets_of(cls: type[BaseSettings]) -> list[str]:
+    """The settings that are never printed."""
+    return [name for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+
 # Variables of the house that are not settings of a service.
 HOUSE_VARIABLES = {"TRIMTAB_CONFIG", "TRIMTAB_TEST_DATA", "TRIMTAB_STRATEGIES", "TRIMTAB_CACHE", "TRIMTAB_STDIN_STOPS"}
 
@@ -156,7 +206,8 @@ def refuse_unknown_variables(cls: type[Settings]) -> None:
     shared = {f"TRIMTAB_{name.upper()}" for name in Settings.model_fields}
     own_prefix = f"TRIMTAB_{cls.SERVICE.upper()}_"
     own = {f"{own_prefix}{name.upper()}" for name in cls.model_fields}
-    known = shared | own | HOUSE_VARIABLES | {f"TRIMTAB_{name.upper()}_URL" for name in PORTS}
+    files = {f"{prefix}{name.upper()}_FILE" for name in secrets_of(cls) for prefix in ("TRIMTAB_", own_prefix)}
+    known = shared | own | files | HOUSE_VARIABLES | {f"TRIMTAB_{name.upper()}_URL" for name in PORTS}
     others = tuple(f"TRIMTAB_{name.upper()}_" for name in PORTS if name != cls.SERVICE)
     for variable in os.environ:
         if variable.startswith("TRIMTAB_") and variable not in known and not variable.startswith(others):
@@ -167,13 +218,15 @@ def refuse_unknown_variables(cls: type[Settings]) -> None:
 
 def _explained(error: ValidationError, cls: type[Settings]) -> str:
     lines: list[str] = []
+    hidden = secrets_of(cls)
     for one in error.errors():
         key = ".".join(str(part) for part in one["loc"])
         if one["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, cls.model_fields, n=1)
             lines.append(f"Unknown setting {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         else:
-            lines.append(f"Setting {key!r}: {one['msg']}, was {one.get('input')!r}.")
+            was = "" if key in hidden else f", was {one.get('input')!r}"
+            lines.append(f"Setting {key!r}: {one['msg']}{was}.")
     return " ".join(lines)
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+from pydantic import SecretStr
 
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.runtime.service import Host, code_version
@@ -63,9 +64,9 @@ def web_application(host: Host[Any]) -> FastAPI:
 
 
 def allowed(role: Role) -> Any:
-    """A dependency for routes that change something: the bearer token must be the house's.
+    """A dependency for routes that change something: the bearer token must be one of this role.
 
-    `role` names who such a route is for; today one token has every role. 401 without, 403 with a wrong one.
+    The house's own (`api_token`) has every role, `trainer_token` and the like have one. 401 without, 403 with another.
     """
 
     async def check(request: Request) -> str:
@@ -73,14 +74,28 @@ def allowed(role: Role) -> Any:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise HTTPException(401, f"This route is for the {role}: send `Authorization: Bearer TOKEN`.")
-        wanted = settings.api_token.get_secret_value()
-        if not wanted or not hmac.compare_digest(token.encode(), wanted.encode()):
+        if role not in roles_of(settings, token):
             raise HTTPException(403, f"This token may not act as {role}.")
         if settings.dry_run and role != "viewer":
             raise HTTPException(403, "DRY_RUN is set: nothing is changed.")
         return role
 
     return Depends(check)
+
+
+def roles_of(settings: Settings, token: str) -> frozenset[Role]:
+    """What who holds this token may do; nothing with one that nobody gave out."""
+    given: dict[Role, SecretStr] = {
+        "admin": settings.api_token,
+        "trainer": settings.trainer_token,
+        "operator": settings.operator_token,
+        "viewer": settings.viewer_token,
+    }
+    for role, secret in given.items():
+        wanted = secret.get_secret_value()
+        if wanted and hmac.compare_digest(token.encode(), wanted.encode()):
+            return frozenset(given) if role == "admin" else frozenset((role, "viewer"))
+    return frozenset()
 
 
 class _HostFigures(Collector):

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.engine.desk import Desk
 from services.engine.paper_venue import PaperVenue
 from services.engine.venue import OutcomeUnknown, Report, Ticket, Venue
-from shared.artifacts.models import model_bytes
+from shared.artifacts.models import manifest_bytes, manifest_from_bytes, model_bytes
 from shared.artifacts.presets import default_preset, preset_id
+from shared.artifacts.signing import signed
 from shared.bus.bus import Outgoing
 from shared.contracts import subjects
 from shared.contracts.governance import ModelDemoted, PresetDemoted
@@ -146,6 +148,35 @@ async def test_a_model_of_a_wrong_hash_is_refused_with_an_alert_and_the_old_one_
     (alert,) = house.said(subjects.ALERT)
     assert bad.model_id in alert.text and "The model before it stays" in alert.text
     assert await house.rows("select model_id from bars where opened_ms > 1704073140000") == [(good.model_id,)]
+
+
+KEY = "the key of this house"
+
+
+async def test_with_a_key_only_a_signed_model_is_used_and_none_is_read_back_that_was_not(house: House) -> None:
+    await house.up()
+    unsigned = model_promotion(model(), at_bar=60)
+    await house.voice.put_artifact(unsigned.model_id, model_bytes(model()))
+    await house.play(bars(*WAVES))
+    await house.take_in(unsigned)
+    await house.play(bars(101, first=60))
+
+    await house.down()
+    await house.up(model_key=KEY)
+    await house.play(bars(102, first=61))
+    await house.take_in(msgspec.structs.replace(unsigned, promoted_at=START + 62 * MINUTE))
+    await house.play(bars(103, first=62))
+    manifest = signed(manifest_from_bytes(unsigned.manifest), KEY.encode())
+    promotion = msgspec.structs.replace(unsigned, manifest=manifest_bytes(manifest), promoted_at=START + 63 * MINUTE)
+    await house.take_in(promotion)
+    await house.play(bars(104, first=63))
+    await house.down()
+    await house.up(model_key=KEY)
+    await house.play(bars(103, first=64))
+
+    models = [bool(row[0]) for row in await house.rows("select model_id from bars order by opened_ms")]
+    assert models == [False] * 60 + [True, False, False, True, True]
+    assert ["has no signature" in alert.text for alert in house.said(subjects.ALERT)] == [True, True]
 
 
 async def test_a_model_whose_bytes_come_late_is_used_as_soon_as_they_are_there(house: House) -> None:

@@ -12,7 +12,9 @@ from services.governor.applications import Ruling
 from services.governor.gate import profile
 from services.governor.governor import Governor
 from services.governor.record import verify
+from shared.artifacts.models import manifest_bytes, manifest_from_bytes
 from shared.artifacts.presets import preset_bytes, preset_id
+from shared.artifacts.signing import signed
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.governance import (
     Costs,
@@ -43,7 +45,7 @@ from .applicants import (
 M = TypeVar("M", bound=Message)
 
 
-def governor(*, is_live: bool = False, champions: int = 3) -> Governor:
+def governor(*, is_live: bool = False, champions: int = 3, model_key: bytes = b"") -> Governor:
     return Governor(
         profile("live" if is_live else "demo", "live" if is_live else "paper"),
         BUILT_IN,
@@ -51,6 +53,7 @@ def governor(*, is_live: bool = False, champions: int = 3) -> Governor:
         manual_bars=500,
         champions_per_sleeve=champions,
         is_live=is_live,
+        model_key=model_key,
     )
 
 
@@ -239,6 +242,33 @@ def test_a_model_whose_bytes_are_missing_or_others_is_refused() -> None:
         (line,) = governor().on_model(said, found).messages
         assert isinstance(line, StageChanged)
         assert (line.after, line.reasons[0].startswith(reason)) == ("refused", True)
+
+
+KEY = b"the key of this house"
+
+
+def test_with_a_key_a_model_that_was_not_signed_is_refused() -> None:
+    said, content = trained()
+    (line,) = governor(model_key=KEY).on_model(said, content).messages
+    assert isinstance(line, StageChanged)
+    assert line.after == "refused" and "has no signature, and a model key is set here" in line.reasons[0]
+
+    manifest = signed(manifest_from_bytes(said.manifest), KEY)
+    vouched = msgspec.structs.replace(said, manifest=manifest_bytes(manifest))
+    assert order_of(governor(model_key=KEY).on_model(vouched, content))
+
+
+def test_a_model_from_before_the_key_is_admitted_neither_by_its_evidence_nor_by_hand() -> None:
+    said, content = trained()
+    before = governor()
+    order = order_of(before.on_model(said, content))
+    of = governor(model_key=KEY)
+    of.recover(before.applications.values(), (), before.head)
+
+    line = one(of.on_evidence(answer(order, None, metrics=LIKELY), None), StageChanged)
+    assert line.after == "refused" and "has no signature" in line.reasons[0]
+    with pytest.raises(NeedsOperator, match="has no signature"):
+        of.promote_by_hand("model", said.model_id, "I know it", "ann", at(5_000))
 
 
 # once

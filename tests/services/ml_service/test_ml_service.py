@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from services.ml_service.series import Series, SeriesState
-from shared.artifacts.models import load_model, manifest_from_bytes
+from shared.artifacts.models import load_model, manifest_bytes, manifest_from_bytes, model_bytes
+from shared.artifacts.signing import require_signature, signed
 from shared.contracts.governance import Costs, ModelDemoted, ModelPromoted
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
 from shared.contracts.market import GapFound
@@ -221,7 +222,7 @@ async def test_a_forged_model_is_parked_and_the_one_in_use_goes_on(model_in_use:
         venue="sim",
         symbol="BTC-USDT",
         timeframe="1m",
-        manifest=b"",
+        manifest=manifest_bytes(msgspec.structs.replace(a_manifest(), model_id="f" * 64)),
         evidence_id="e",
         promoted_at=BARS[99].closed_at,
     )
@@ -230,6 +231,37 @@ async def test_a_forged_model_is_parked_and_the_one_in_use_goes_on(model_in_use:
     assert "Expected the model ffff" in (await model_in_use.until_said(PARKED))[0].reason
     await model_in_use.tell(BARS[100])
     assert (await model_in_use.until_said(REGIME_READING))[0].model_id == sound
+
+
+KEY = "the key of this house"
+
+
+async def test_with_a_key_what_is_trained_is_signed_and_a_stranger_is_not_used(house: House) -> None:
+    await house.up(model_key=KEY)
+    await house.tell(*BARS[:HISTORY])
+    trained = (await house.until_said(MODEL_TRAINED))[0]
+    require_signature(manifest_from_bytes(trained.manifest), KEY.encode())
+    stranger = a_manifest()
+    await house.voice.put_artifact(stranger.model_id, model_bytes(A_MODEL))
+    at = BARS[HISTORY - 1].closed_at
+    by_a_stranger = msgspec.structs.replace(
+        promoted(trained, at),
+        model_id=stranger.model_id,
+        manifest=manifest_bytes(signed(stranger, b"the key of somebody else")),
+    )
+    await house.tell(by_a_stranger, promoted(trained, at))
+    assert "a signature that is not of this key" in (await house.until_said(PARKED))[0].reason
+    await house.until_progress(lambda progress: not progress.holding)
+    await house.tell(BARS[HISTORY])
+    assert (await house.until_said(REGIME_READING))[0].model_id == trained.model_id
+
+
+async def test_a_model_that_was_not_signed_is_not_read_back_once_there_is_a_key(model_in_use: House) -> None:
+    await model_in_use.down()
+    await model_in_use.up(model_key=KEY, synthetic_bootstrap=False, min_train_bars=2_000, train_bars=3_000)
+    assert "has no signature" in (await model_in_use.until_said(ALERT))[0].text
+    await model_in_use.tell(LIVE_BAR)
+    assert (await model_in_use.until_said(REGIME_READING))[0].regime == "UNKNOWN"
 
 
 def fits_under_way() -> list[int]:

@@ -135,8 +135,14 @@ async def test_a_long_training_is_accepted_and_can_be_asked_for(house: House, mo
 
 
 async def test_training_is_for_who_has_the_token(house: House) -> None:
-    await house.up(synthetic_bootstrap=False)
-    for token, status in (("", 401), ("guess", 403)):
+    tokens = {
+        "viewer_token": "one that looks",
+        "operator_token": "one that commands",
+        "trainer_token": "one that trains",
+    }
+    await house.up(synthetic_bootstrap=False, **tokens)
+    wrong = [("", 401), ("guess", 403), (tokens["viewer_token"], 403), (tokens["operator_token"], 403)]
+    for token, status in [*wrong, (tokens["trainer_token"], 409)]:
         async with house.client(token) as client:
             assert (await client.post("/train", json={})).status_code == status
     async with house.client() as client:
