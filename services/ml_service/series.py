@@ -11,6 +11,7 @@ import msgspec
 
 from services.ml_service.drift import Drift, DriftTest
 from services.ml_service.settings import MlSettings
+from services.ml_service.transitions import surprise_bits
 from shared.contracts.governance import ModelDrifted
 from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeName, RegimeReading, RegimeTransition
@@ -156,6 +157,7 @@ class Series:
     def _transition(self, bar: BarClosed, before: RegimeName, after: RegimeName) -> RegimeTransition | None:
         if before == after:
             return None
+        probability = math.nan if before == "UNKNOWN" else self.reader.probability_of(after)
         return RegimeTransition(
             venue=bar.venue,
             symbol=bar.symbol,
@@ -163,6 +165,7 @@ class Series:
             opened_at=bar.opened_at,
             before=before,
             after=after,
-            model_probability=math.nan if before == "UNKNOWN" else self.reader.probability_of(after),
+            model_probability=probability,
+            surprise_bits=surprise_bits(probability),
             model_id=self.reader.model_id,
         )

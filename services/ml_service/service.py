@@ -5,12 +5,15 @@ Which model is used is the governor's to say; the reading of a bar uses the mode
 
 from __future__ import annotations
 
+from services.ml_service import registry as records
+from services.ml_service import transitions
 from services.ml_service.bars import Ingester
 from services.ml_service.jobs import EvidenceDesk
-from services.ml_service.registry import TABLES, KnownModel, Registry
+from services.ml_service.registry import KnownModel, Registry
 from services.ml_service.series import Series, SeriesState
 from services.ml_service.settings import MlSettings
 from services.ml_service.training import Trainings
+from services.ml_service.transitions import counted
 from shared.artifacts.models import load_model
 from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage
@@ -48,6 +51,9 @@ class MlService:
     async def on_bar(self, bar: BarClosed, effects: Effects) -> None:
         """Read it; begin a training when one is due, before it is said that this bar is done."""
         series = self._of(bar.venue, bar.symbol, bar.timeframe)
+        # Not known after a start between a promotion and its first bar: then this one pair counts for the newer model.
+        named_by = series.state.model_id if series.last is None else series.last.model_id
+        before = series.state.regime
         reading, transition, drift = series.on_bar(bar)
         if not bar.is_history or reading.regime != "UNKNOWN":  # thousands of UNKNOWN of the past help nobody
             effects.publish(REGIME_READING, reading)
@@ -56,6 +62,8 @@ class MlService:
         if drift is not None:
             effects.publish(MODEL_DRIFTED, drift)
             self.host.log.warning("model.drift", series=series.key, expected=drift.expected, seen=drift.seen)
+        if pair := counted(series.key, before, named_by, reading):
+            effects.add(pair)
         self.registry.keep_bar(effects, series)
         self.trainings.after_bar(series, bar.is_history, effects)
         self.host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
@@ -140,9 +148,11 @@ async def serve(host: Host[MlSettings]) -> None:
         )
     await service.trainings.put_again()
     if host.web is not None:
-        from services.ml_service.routes import routes  # FastAPI only in a process that serves
+        from services.ml_service.regime_routes import regime_routes  # FastAPI only in a process that serves
+        from services.ml_service.routes import routes
 
         host.web.include_router(routes(service))
+        host.web.include_router(regime_routes(service))
     await host.listen(
         {
             BAR_CLOSED: service.on_bar,
@@ -156,4 +166,5 @@ async def serve(host: Host[MlSettings]) -> None:
     host.spawn(service.trainings.train_on_history(), "train on history")
 
 
+TABLES = (*records.TABLES, *transitions.TABLES)
 SERVICE = Service("ml_service", MlSettings, serve, TABLES)

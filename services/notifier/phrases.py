@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from math import isfinite
 from typing import Literal
 
 import msgspec
@@ -80,7 +81,8 @@ def _of_trading(message: Message, wishes: NotifierSettings) -> str:
         case CommandAnswered() if wishes.breakers:
             return f"Command {message.command_id}: {'done' if message.done else 'refused'}, {message.detail}"
         case RegimeTransition() if wishes.transitions:
-            return f"{message.symbol} {message.timeframe}: {message.before} to {message.after}"
+            surprise = f", {message.surprise_bits:.1f} bits of surprise" if isfinite(message.surprise_bits) else ""
+            return f"{message.symbol} {message.timeframe}: {message.before} to {message.after}{surprise}"
         case _:
             return ""
 

@@ -83,10 +83,12 @@ class RegimeTransition(Message, frozen=True, kw_only=True):
     after: RegimeName
     model_probability: float  # of this transition, by the model's matrix; NaN from or to UNKNOWN
     model_id: str
+    surprise_bits: float = math.nan  # -log2 of model_probability: 0 when it was certain, infinite when impossible
 
     def __post_init__(self) -> None:
         require_token(self, self.venue, self.symbol, self.timeframe)
         require(self.before != self.after, self, "before != after")
+        require(not self.surprise_bits < 0.0, self, "surprise_bits >= 0 or NaN")
 
     @property
     def key(self) -> str:

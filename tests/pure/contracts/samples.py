@@ -70,7 +70,13 @@ SAMPLES: tuple[Message, ...] = (
         log_likelihood=-2.5,
     ),
     regime.RegimeTransition(
-        **SERIES, opened_at=OPENED, before="CHOP", after="BULL", model_probability=0.02, model_id=MODEL
+        **SERIES,
+        opened_at=OPENED,
+        before="CHOP",
+        after="BULL",
+        model_probability=0.25,
+        model_id=MODEL,
+        surprise_bits=2.0,
     ),
     regime.RegimeMismatch(**SERIES, opened_at=OPENED, model_id=MODEL, engine_hash=HASH, service_hash="d" * 64),
     governance.ModelTrained(
