@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from services.ml_service.drift import Drift, DriftTest
+from services.ml_service.schedule import newest_tick
 from services.ml_service.settings import MlSettings
 from services.ml_service.transitions import surprise_bits
 from shared.contracts.governance import ModelDrifted
 from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeName, RegimeReading, RegimeTransition
-from shared.contracts.times import timeframe_ms, to_ms
+from shared.contracts.times import from_ms, timeframe_ms, to_ms
 from shared.regimes.context import CONTEXT_SCHEMA
 from shared.regimes.features import Candle
 from shared.regimes.hmm import FilterState, RegimeModel
@@ -111,6 +112,8 @@ class Series:
         state = self.state
         if self.is_training or state.pending or state.bars == 0:
             return None
+        if state.trained_ms >= 0 and settings.retrain_cron:
+            return "market" if self._tick_came(settings.retrain_cron) else None
         if state.trained_ms >= 0:
             bars_since = (state.last_ms - state.trained_ms) // self.bar_ms
             return "market" if bars_since >= settings.retrain_bars else None
@@ -119,6 +122,12 @@ class Series:
         if settings.synthetic_bootstrap and not state.is_bootstrapped:
             return "synthetic"
         return None
+
+    def _tick_came(self, expression: str) -> bool:
+        """Whether the schedule named a moment since the close of the last bar that was trained on: one for all."""
+        now, trained = (from_ms(ms + self.bar_ms) for ms in (self.state.last_ms, self.state.trained_ms))
+        tick = newest_tick(expression, now)
+        return tick is not None and tick > trained
 
     def _remember_model(self) -> None:
         self.state.model_id = self.reader.model_id

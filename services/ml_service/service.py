@@ -80,8 +80,7 @@ class MlService:
         model = load_model(npz, promoted.model_id)
         if promoted.model_id not in self.registry.known:
             self.registry.keep_model(effects, KnownModel(promoted.model_id, series.key, "champion", manifest), npz)
-        scores = manifest_from_bytes(promoted.manifest).scores
-        series.use(model, promoted.model_id, to_ms(promoted.promoted_at), scores)
+        series.use(model, promoted.model_id, to_ms(promoted.promoted_at), manifest.scores)
         self.registry.keep_state(effects, series)
         self.trainings.on_verdict(promoted.model_id, "champion", effects)
         self._book(effects)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from services.ml_service.schedule import newest_tick
+from shared.contracts.times import EPOCH
 from shared.regimes.features import WARMUP_BARS
 from shared.regimes.hmm import MAX_STATES
 from shared.runtime.settings import Settings, Words, words
@@ -33,6 +35,11 @@ class MlSettings(Settings):
     train_bars: int = Field(4000, description="The newest bars that a training looks at.")
     min_train_bars: int = Field(800, description="With fewer bars there is no training.")
     retrain_bars: int = Field(1000, ge=1, description="Bars of venue time between two trainings.")
+    retrain_cron: str = Field(
+        "",
+        validation_alias=AliasChoices("RETRAIN_CRON"),
+        description="When to train again, in cron's words by venue time (UTC), instead of by retrain_bars: '0 3 * * *'.",
+    )
     governor_share: float = Field(
         0.2, gt=0, lt=0.5, description="The newest part of the bars, which training leaves unseen for the governor."
     )
@@ -57,6 +64,13 @@ class MlSettings(Settings):
         if len(self.basket) == 1 or len(set(self.basket)) < len(self.basket):
             raise ValueError(f"basket must name at least two different instruments, or none, was {list(self.basket)}")
         return self
+
+    @field_validator("retrain_cron")
+    @classmethod
+    def _is_a_schedule(cls, expression: str) -> str:
+        if expression:
+            newest_tick(expression, EPOCH)  # raises ValueError
+        return expression
 
     @model_validator(mode="after")
     def _possible_states(self) -> Self:

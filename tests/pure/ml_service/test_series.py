@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from services.ml_service.schedule import newest_tick
 from services.ml_service.series import Series, SeriesState
 from services.ml_service.settings import MlSettings
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import ModelDrifted
 from shared.contracts.market import BarClosed
-from shared.contracts.times import to_ms
+from shared.contracts.times import parse_time, to_ms
 from shared.regimes.hmm import RegimeModel, regime_model
 from shared.regimes.reader import BARS_TO_RESUME
 from tests.candles import candles
@@ -150,3 +151,60 @@ def test_a_model_that_no_longer_foretells_its_market_is_told_and_when_dropped_an
     assert one.due(settings()) is None
     one.drop("m" * 64)
     assert one.due(settings()) == "market"
+
+
+EVERY_FOUR_HOURS = MlSettings(retrain_cron="0 */4 * * *", min_train_bars=400, retrain_bars=10)
+
+
+def ticks_served(one: Series, market: list[BarClosed]) -> list[str]:
+    """At which closes a training is due, when each is done before the next bar."""
+    served: list[str] = []
+    for bar in market:
+        one.on_bar(bar)
+        if one.due(EVERY_FOUR_HOURS) == "market":
+            served.append(f"{bar.closed_at:%H:%M}")
+            one.state.trained_ms = one.state.last_ms
+    return served
+
+
+def test_a_schedule_trains_at_the_close_that_it_names_whatever_the_count_of_bars() -> None:
+    assert ticks_served(series(), bars(900)) == ["06:40", "08:00", "12:00"]  # the first when there are bars enough
+
+
+def test_missed_ticks_run_once_at_the_next_bar_and_never_twice_also_after_a_restart() -> None:
+    one, market = series(), bars(1_400)
+    assert ticks_served(one, market[:470]) == ["06:40"]
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(one.state), type=SeriesState)
+    later = Series(kept, list(one.bars))
+    assert ticks_served(later, market[1_000:1_300]) == ["16:41", "20:00"]  # 08:00, 12:00 and 16:00 are one
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(later.state), type=SeriesState)
+    assert ticks_served(Series(kept, list(later.bars)), market[1_300:]) == []
+
+
+def test_a_training_that_is_not_done_when_the_service_stops_is_still_due() -> None:
+    one, market = series(), bars(481)
+    assert ticks_served(one, market[:479]) == ["06:40"]
+    one.on_bar(market[479])
+    assert one.due(EVERY_FOUR_HOURS) == "market"
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(one.state), type=SeriesState)
+    assert ticks_served(Series(kept, list(one.bars)), market[480:]) == ["08:01"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "now", "tick"),
+    [
+        ("0 3 * * *", "2024-01-05T03:00", "2024-01-05T03:00"),
+        ("0 3 * * *", "2024-01-05T02:59", "2024-01-04T03:00"),
+        ("*/15 9-17 * * mon-fri", "2024-01-07T12:00", "2024-01-05T17:45"),  # a Sunday
+        ("0 0 29 2 *", "2023-06-01T00:00", "2020-02-29T00:00"),
+    ],
+)
+def test_the_newest_tick_is_the_last_one_up_to_now(expression: str, now: str, tick: str) -> None:
+    assert newest_tick(expression, parse_time(now)) == parse_time(tick)
+
+
+@pytest.mark.parametrize("expression", ["every day", "0 25 * * *", "0 3 * *", "0 0 30 2 *"])
+def test_what_is_no_schedule_is_refused_with_an_example(expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRAIN_CRON", expression)
+    with pytest.raises(NeedsOperator, match=r"such as '0 3 \* \* \*', was"):
+        MlSettings.load()
