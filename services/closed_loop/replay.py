@@ -159,7 +159,7 @@ class Replay:
                 raise NeedsOperator(f"The loop waits for {'; '.join(waiting)}, and nothing comes.") from error
 
     def routes(self) -> APIRouter:
-        """`GET /bars`, as the ingester answers it: what was told, and nothing after that."""
+        """`GET /bars` and `/chunks`, as the ingester answers them: what was told, and nothing after that."""
         router = APIRouter()
 
         @router.get("/bars")
@@ -172,5 +172,9 @@ class Replay:
             kept = self.market.bars[symbol].columns.between(to_ms(parse_time(first)), until)
             body = feather_bytes(pa.table(dict(zip(NAMES, kept.all(), strict=True))))
             return Response(body, media_type="application/vnd.apache.arrow.file")
+
+        @router.get("/chunks")
+        def chunks() -> list[dict[str, str]]:
+            return []  # it replays frames and files, and stores no parts of them
 
         return router

@@ -51,6 +51,25 @@ def routes(host: Host[IngesterSettings], follower: Follower, archive: Archive) -
         content = await asyncio.to_thread(archive.feather, wanted, tail, since, until)
         return Response(content, media_type=FEATHER)
 
+    @router.get("/chunks")
+    async def chunks(symbol: str, timeframe: str, first: str = "", last: str = "") -> list[dict[str, Any]]:
+        """The stored parts that hold bars which opened in [first, last], oldest first, by the hash of their content.
+
+        The newest bars lie in no part yet. Times are ms or ISO.
+        """
+        timeframe_ms(timeframe)
+        since, until = _moment(first, 0), _moment(last, LATEST)
+        return [
+            {
+                "first": from_ms(chunk.first_at),
+                "last": from_ms(chunk.last_at),
+                "bars": chunk.bars,
+                "data_sha256": chunk.sha256,
+            }
+            for chunk in await chunks_of(host.store, SeriesName(host.settings.venue, check_symbol(symbol), timeframe))
+            if chunk.last_at >= since and chunk.first_at <= until
+        ]
+
     @router.get("/watermarks")
     async def watermarks() -> list[dict[str, Any]]:
         """How far each series has come."""

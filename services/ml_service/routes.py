@@ -1,61 +1,28 @@
-"""What ml_service answers over HTTP: train, predict, which models there are. An error is an error, never a regime."""
+"""What ml_service answers over HTTP: predict, which models there are. An error is an error, never a regime."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.ml_service.bars import is_sound
-from services.ml_service.registry import KnownModel
 from services.ml_service.series import Series
 from services.ml_service.service import MlService
-from services.ml_service.settings import check_states
-from services.ml_service.trainer import METRIC, Order
 from shared.contracts.errors import BadMessage
 from shared.contracts.times import from_ms
 from shared.regimes.features import LONG, TRENDS, WARMUP_BARS, Candle, Features, features_of, trends_of_returns
 from shared.regimes.hmm import forward_filter, marginal, odds
 from shared.regimes.labels import NAMES
-from shared.runtime.web import allowed
 
-TRAIN_WAIT_S = 120.0  # then 202 and a job id
-VERDICT_WAIT_S = 10.0  # then `promoted` is null
 MAX_ROWS = 5_000
-JOBS_KEPT = 100
 
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Return = Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]
-
-
-class TrainRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    n_states: Annotated[int, Field(ge=1, le=12)] = 3
-    states: Annotated[list[int], Field(min_length=1, max_length=5)] | None = None  # several make an ensemble
-    tag: Annotated[str, Field(max_length=200)] = ""
-    promote: bool = True
-    symbols: Annotated[list[str], Field(min_length=1, max_length=100)] | None = None
-    timeframe: str | None = None
-    window: Annotated[int, Field(ge=4 * WARMUP_BARS, le=200_000)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-
-    @property
-    def of(self) -> tuple[int, ...]:
-        """The states of the model that is asked for."""
-        return tuple(self.states or (self.n_states,))
-
-    @model_validator(mode="after")
-    def _possible_states(self) -> TrainRequest:
-        check_states(self.of)
-        return self
 
 
 class BarRow(BaseModel):
@@ -94,44 +61,9 @@ class PredictRequest(BaseModel):
         return self
 
 
-@dataclass
-class Job:
-    """A training that was asked for."""
-
-    job_id: str
-    work: asyncio.Task[list[KnownModel] | BadMessage]
-
-
 def routes(service: MlService) -> APIRouter:
     """The router of this service."""
     router = APIRouter()
-    jobs: dict[str, Job] = {}
-
-    @router.post("/train", dependencies=[allowed("trainer")])
-    async def train(request: TrainRequest | None = None) -> JSONResponse:
-        request = request or TrainRequest()
-        orders = [
-            service.trainings.order(
-                series, states=request.of, window=request.window, seed=request.seed, tag=request.tag
-            )
-            for series in _chosen(service, request.symbols, request.timeframe)
-        ]
-        job_id = "+".join(order.job_id for order in orders) + ("" if request.promote else "-kept")
-        job = jobs.get(job_id)
-        if job is None or job.work.done():
-            work = service.host.spawn(_train_all(service, orders, request.promote), job_id)
-            job = jobs[job_id] = Job(job_id, work)
-            for old in list(jobs)[:-JOBS_KEPT]:
-                del jobs[old]
-        done, _ = await asyncio.wait({job.work}, timeout=TRAIN_WAIT_S)
-        return await _answer(service, job) if done else _accepted(job)
-
-    @router.get("/train/{job_id}")
-    async def training(job_id: str) -> JSONResponse:
-        job = jobs.get(job_id)
-        if job is None:
-            raise HTTPException(404, f"There is no job {job_id!r} since this service was started.")
-        return await _answer(service, job) if job.work.done() else _accepted(job)
 
     @router.post("/predict")
     async def predict(request: PredictRequest) -> dict[str, Any]:
@@ -161,52 +93,6 @@ def routes(service: MlService) -> APIRouter:
         ]
 
     return router
-
-
-async def _train_all(service: MlService, orders: list[Order], promote: bool) -> list[KnownModel] | BadMessage:
-    """The models, or why there is none: an answer for who asked, and no reason for the service to end."""
-    try:
-        return [await service.trainings.train(order, promote) for order in orders]
-    except BadMessage as error:
-        return error
-
-
-async def _answer(service: MlService, job: Job) -> JSONResponse:
-    """The first model flat, and all of them. Raises BadMessage when there is none."""
-    outcome = job.work.result()
-    if isinstance(outcome, BadMessage):
-        raise outcome
-    answers = [await _trained(service, known) for known in outcome]
-    return JSONResponse({**answers[0], "job_id": job.job_id, "models": answers})
-
-
-async def _trained(service: MlService, known: KnownModel) -> dict[str, Any]:
-    stage = known.stage
-    if stage == "candidate":
-        try:
-            async with asyncio.timeout(VERDICT_WAIT_S):
-                stage = await service.trainings.verdict(known.model_id)
-        except TimeoutError:
-            pass  # it may still come: `promoted` says null
-    messages = {
-        "candidate": "Trained. The governor has not spoken yet.",
-        "kept": "Trained and kept. It was not offered for promotion.",
-        "champion": "Trained, and promoted by the governor.",
-        "refused": "Trained, and refused by the governor: see its record for the rules.",
-        "demoted": "This same model was promoted before, and demoted since.",
-    }
-    return {
-        "version_id": known.model_id,
-        "metric_name": METRIC,
-        "metric_value": known.manifest.scores[METRIC],
-        "promoted": None if stage == "candidate" else stage == "champion",
-        "message": messages[stage],
-    }
-
-
-def _accepted(job: Job) -> JSONResponse:
-    body = {"job_id": job.job_id, "message": f"Still training: ask `GET /train/{job.job_id}`."}
-    return JSONResponse(body, status_code=202)
 
 
 def _chosen(service: MlService, symbols: list[str] | None, timeframe: str | None) -> list[Series]:

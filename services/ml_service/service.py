@@ -5,8 +5,8 @@ Which model is used is the governor's to say; the reading of a bar uses the mode
 
 from __future__ import annotations
 
+from services.ml_service import claims, transitions
 from services.ml_service import registry as records
-from services.ml_service import transitions
 from services.ml_service.bars import Ingester
 from services.ml_service.jobs import EvidenceDesk
 from services.ml_service.registry import KnownModel, Registry
@@ -34,6 +34,7 @@ from shared.contracts.subjects import (
 )
 from shared.contracts.times import timeframe_ms, to_ms
 from shared.regimes.hmm import RegimeModel
+from shared.runtime.ingester import IngesterClient
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
@@ -42,10 +43,15 @@ class MlService:
     """The shell: what is heard, kept and told. What is read of a bar is `Series`, how models come about `Trainings`."""
 
     def __init__(
-        self, host: Host[MlSettings], registry: Registry, series: dict[str, Series], ingester: Ingester
+        self,
+        host: Host[MlSettings],
+        registry: Registry,
+        series: dict[str, Series],
+        ingester: Ingester,
+        client: IngesterClient,
     ) -> None:
         self.host, self.registry, self.series = host, registry, series
-        self.trainings = Trainings(host, registry, series, ingester)
+        self.trainings = Trainings(host, registry, series, ingester, client)
         self._evidence = EvidenceDesk(registry, ingester, self.model)
 
     async def on_bar(self, bar: BarClosed, effects: Effects) -> None:
@@ -139,19 +145,23 @@ async def serve(host: Host[MlSettings]) -> None:
     """Bars in, readings out; models when they are due; evidence when it is ordered."""
     registry = Registry(host.store, host.settings.signing_key)
     ingester = Ingester(host.settings.address_of("ingester"))
-    host.closers.append(ingester.close)
-    service = MlService(host, registry, await registry.recover(), ingester)
+    client = IngesterClient(host.settings.address_of("ingester"))
+    host.closers += [ingester.close, client.close]
+    service = MlService(host, registry, await registry.recover(), ingester, client)
     for key, refusal in registry.refusals.items():
         await host.alert(
             f"model_refused_{key.replace('.', '_')}"[:64], "critical", f"{refusal} {key} is read without it."
         )
     await service.trainings.put_again()
+    await service.trainings.go_on()
     if host.web is not None:
         from services.ml_service.regime_routes import regime_routes  # FastAPI only in a process that serves
         from services.ml_service.routes import routes
+        from services.ml_service.train_routes import train_routes
 
-        host.web.include_router(routes(service))
-        host.web.include_router(regime_routes(service))
+        for prefix in ("", "/api/v1"):
+            for router in (routes(service), train_routes(service), regime_routes(service)):
+                host.web.include_router(router, prefix=prefix)
     await host.listen(
         {
             BAR_CLOSED: service.on_bar,
@@ -165,5 +175,5 @@ async def serve(host: Host[MlSettings]) -> None:
     host.spawn(service.trainings.train_on_history(), "train on history")
 
 
-TABLES = (*records.TABLES, *transitions.TABLES)
+TABLES = (*records.TABLES, *transitions.TABLES, *claims.TABLES)
 SERVICE = Service("ml_service", MlSettings, serve, TABLES)

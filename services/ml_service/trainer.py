@@ -19,8 +19,10 @@ from shared.artifacts.canonical import content_id
 from shared.artifacts.models import ModelManifest, load_model
 from shared.artifacts.signing import signed
 from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.governance import Span
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.regimes.hmm import RegimeModel
+from shared.runtime.ingester import IngesterClient
 from shared.runtime.service import code_version
 
 # A fit gets no more of our environment than it needs: no token, no address.
@@ -31,7 +33,7 @@ METRIC = "log_likelihood"
 
 @dataclass(frozen=True)
 class Order:
-    """What to train, on bars up to the one that opened at `last_ms`."""
+    """What to train, on bars up to the one that opened at `last_ms`, or of the past the last one before."""
 
     venue: str
     symbol: str
@@ -40,11 +42,12 @@ class Order:
     states: tuple[int, ...]  # of the model; several make an ensemble
     seed: int
     starts: int
-    window: int  # bars
+    window: int  # the newest so many bars; 0: all that there are, so that the window expands
     tag: str = ""
     is_synthetic: bool = False
     incumbent: bytes = b""  # npz of the model that it goes on from
     incumbent_ms: int = -1  # opened-at of the last bar that one was fitted on
+    ordered_ms: int = -1  # venue time at which somebody asked for a training as of the past; -1: as of now
 
     @property
     def series(self) -> str:
@@ -53,10 +56,9 @@ class Order:
     @property
     def job_id(self) -> str:
         """The same order is the same job."""
-        kind = "synthetic" if self.is_synthetic else str(self.window)
-        return f"train-{self.series}-{self.last_ms}-{kind}-{'_'.join(map(str, self.states))}-{self.seed}".replace(
-            ".", "-"
-        )
+        kind = "synthetic" if self.is_synthetic else str(self.window or "expanding")
+        states = "_".join(map(str, self.states))
+        return f"train-{self.series}-{self.last_ms}-{kind}-{states}-{self.seed}".replace(".", "-")
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Candidate:
 class Trainer:
     """One fit at a time: the cores belong to those who trade."""
 
-    def __init__(self, settings: MlSettings, ingester: Ingester) -> None:
-        self._settings, self._ingester = settings, ingester
+    def __init__(self, settings: MlSettings, ingester: Ingester, client: IngesterClient) -> None:
+        self._settings, self._ingester, self._client = settings, ingester, client
         self._turn = asyncio.Lock()
 
     async def train(self, order: Order, tell: Callable[[FitProgress], None]) -> Candidate:
@@ -86,6 +88,7 @@ class Trainer:
             unseen = 0 if order.is_synthetic else int(len(bars) * self._settings.governor_share)
             seen = bars.part(0, len(bars) - unseen)
             held_out = int(len(seen) * self._settings.validation_share)
+            chunks = await self._chunks(seen, order)
             fitted_last_ms = seen.opened_at_ms[-held_out - 1]
             request = FitRequest(
                 bars=seen.bars,
@@ -116,14 +119,16 @@ class Trainer:
             is_synthetic=order.is_synthetic,
             code_version=code_version(),
             trained_at=_closed_at(order),
+            chunks=chunks,
+            window="sliding" if order.window else "expanding",
         )
         return Candidate(model_id, fitted.model, model, signed(manifest, self._settings.signing_key))
 
     async def _bars(self, order: Order) -> History:
         length = timeframe_ms(order.timeframe)
-        first_ms = order.last_ms - (order.window - 1) * length
+        first_ms = max(order.last_ms - (order.window - 1) * length, 0) if order.window else 0
         bars = await self._ingester.history(order.symbol, order.timeframe, from_ms(first_ms), from_ms(order.last_ms))
-        if not len(bars) or bars.opened_at_ms[-1] != order.last_ms:
+        if order.ordered_ms < 0 and (not len(bars) or bars.opened_at_ms[-1] != order.last_ms):
             raise TryAgain(f"The ingester does not hold the bar of {from_ms(order.last_ms)} of {order.symbol} yet.")
         if order.is_synthetic:
             # As if they had been before the first real bar, so that every real one is unseen.
@@ -135,6 +140,13 @@ class Trainer:
                 f"A training of {order.symbol} needs {self._settings.min_train_bars} bars, there are {len(bars)}."
             )
         return bars
+
+    async def _chunks(self, seen: History, order: Order) -> tuple[Span, ...]:
+        """The stored parts that hold what the training read; none of made-up bars."""
+        if order.is_synthetic:
+            return ()
+        first, last = from_ms(seen.opened_at_ms[0]), from_ms(seen.opened_at_ms[-1])
+        return await self._client.chunks(order.symbol, order.timeframe, first, last)
 
 
 async def run_fit(request: FitRequest, timeout_s: float, tell: Callable[[FitProgress], None]) -> Fitted:
@@ -183,4 +195,5 @@ async def run_fit(request: FitRequest, timeout_s: float, tell: Callable[[FitProg
 
 
 def _closed_at(order: Order) -> datetime:
-    return from_ms(order.last_ms + timeframe_ms(order.timeframe))
+    """When it was trained, in venue time: with bars of the past, when it was asked for all the same."""
+    return from_ms(max(order.last_ms + timeframe_ms(order.timeframe), order.ordered_ms))

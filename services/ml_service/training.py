@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from services.ml_service.bars import Ingester
+from services.ml_service.claims import Claims, Outcome, TrainingJob
 from services.ml_service.fit_lines import FitProgress
 from services.ml_service.registry import KnownModel, Registry
-from services.ml_service.series import Series, Training
+from services.ml_service.series import Series, SeriesState, Training
 from services.ml_service.settings import MlSettings
 from services.ml_service.trainer import METRIC, Candidate, Order, Trainer
 from shared.artifacts.models import manifest_bytes
@@ -19,6 +20,7 @@ from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import ModelTrained, Stage
 from shared.contracts.subjects import MODEL_TRAINED
 from shared.contracts.times import to_ms
+from shared.runtime.ingester import IngesterClient
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
@@ -31,10 +33,16 @@ class Trainings:
     """The trainings of all series."""
 
     def __init__(
-        self, host: Host[MlSettings], registry: Registry, series: dict[str, Series], ingester: Ingester
+        self,
+        host: Host[MlSettings],
+        registry: Registry,
+        series: dict[str, Series],
+        ingester: Ingester,
+        client: IngesterClient,
     ) -> None:
         self._host, self._registry, self._series = host, registry, series
-        self._trainer = Trainer(host.settings, ingester)
+        self._trainer = Trainer(host.settings, ingester, client)
+        self.claims = Claims(host, registry, self.train, self._ended)
         self._holds: dict[str, ExitStack] = {}  # series -> what keeps its progress back
         self._verdicts: dict[str, asyncio.Future[Stage]] = {}
         self._bar_came = asyncio.Event()
@@ -49,6 +57,19 @@ class Trainings:
                 npz = await self._registry.npz(model_id)
                 if npz is not None:
                     await self._host.bus.put_artifact(model_id, npz)
+
+    async def go_on(self) -> None:
+        """Go on with the trainings that a stop has interrupted."""
+
+        async def work(effects: Effects) -> None:
+            for job in await self.claims.unfinished():
+                if job.is_due:
+                    series = self._series[job.order.series]
+                    series.is_training = True
+                    self._hold(series, "training")
+                effects.afterwards(lambda job=job: self.claims.go_on(job))
+
+        await self._host.act(work)
 
     def after_bar(self, series: Series, is_history: bool, effects: Effects) -> None:
         """Begin what is due after this bar; what is due on the past waits until all of it has been told."""
@@ -84,28 +105,31 @@ class Trainings:
         is_synthetic: bool = False,
         states: tuple[int, ...] = (),
         window: int | None = None,
+        last_ms: int | None = None,
         seed: int | None = None,
         tag: str = "",
     ) -> Order:
-        """A training of this series on bars up to its last one, by the settings where nothing else is said."""
+        """A training of this series on bars up to its last one, or up to `last_ms` (opened-at) of the past; by the
+        settings where nothing else is said. A window of 0 is all that there are.
+        """
         settings, state = self._host.settings, series.state
         return Order(
             venue=state.venue,
             symbol=state.symbol,
             timeframe=state.timeframe,
-            last_ms=state.last_ms,
+            last_ms=state.last_ms if last_ms is None else last_ms,
             states=states or settings.states,
             seed=settings.seed if seed is None else seed,
             starts=settings.starts,
-            window=window or settings.train_bars,
+            window=settings.train_bars if window is None else window,
             tag=tag,
             is_synthetic=is_synthetic,
+            ordered_ms=-1 if last_ms is None else to_ms(self._host.clock.now()),
         )
 
     async def train(self, order: Order, promote: bool) -> KnownModel:
         """Train, keep, and tell the governor if it shall be promoted. Raises BadMessage when there is no model."""
-        series = self._series[order.series]
-        order = await self._going_on(order, series)
+        order = await self._going_on(order)
         candidate = await self._patiently(
             order.series, lambda: self._trainer.train(order, lambda said: self._tell_progress(order, said))
         )
@@ -117,6 +141,8 @@ class Trainings:
         await self._patiently(order.series, lambda: self._host.bus.put_artifact(candidate.model_id, candidate.npz))
 
         async def keep(effects: Effects) -> None:
+            unread = SeriesState(venue=order.venue, symbol=order.symbol, timeframe=order.timeframe)
+            series = self._series.setdefault(order.series, Series(unread))
             self._registry.keep_model(effects, known, candidate.npz)
             if promote:
                 series.state.pending = candidate.model_id
@@ -129,10 +155,13 @@ class Trainings:
         self._host.log.info("model.trained", series=order.series, model=known.model_id[:12], log_likelihood=figure)
         return known
 
-    async def _going_on(self, order: Order, series: Series) -> Order:
-        """The same, to go on from the model in use, so that what its states mean is carried on; never from made-up bars."""
-        used = self._registry.known.get(series.state.model_id)
-        if used is None or used.manifest.is_synthetic or order.is_synthetic:
+    async def _going_on(self, order: Order) -> Order:
+        """The same, to go on from the model in use, so that what its states mean is carried on; never from made-up bars,
+        and not in a training as of the past, which the model in use may have outlived.
+        """
+        series = self._series.get(order.series)
+        used = None if series is None else self._registry.known.get(series.state.model_id)
+        if series is None or used is None or used.manifest.is_synthetic or order.is_synthetic or order.ordered_ms >= 0:
             return order
         npz = await self._registry.npz(used.model_id)
         assert npz is not None  # what is in use is kept
@@ -164,31 +193,26 @@ class Trainings:
         order = self.order(series, is_synthetic=due == "synthetic")
 
         def start() -> None:
-            self._host.spawn(self._train_when_due(series, order), f"train {series.key}")
+            self._host.spawn(self.claims.ask(TrainingJob(order, promote=True, is_due=True)), f"order {series.key}")
 
         effects.afterwards(start)
 
-    async def _train_when_due(self, series: Series, order: Order) -> None:
-        failure = ""
-        try:
-            await self.train(order, promote=True)
-        except BadMessage as error:
-            failure = str(error)
-
-        async def end(effects: Effects) -> None:
-            series.is_training = False
-            if order.is_synthetic:
-                series.state.is_bootstrapped = True
-            else:
-                series.state.trained_ms = order.last_ms
-            self._registry.keep_state(effects, series)
-            if failure:
-                text = f"No new model of {order.symbol} {order.timeframe}: {failure}"
-                self._host.alert_in(effects, f"training_failed_{order.symbol}", "warning", text)
-            if not series.state.pending:
-                effects.afterwards(lambda: self._let_go(series))
-
-        await self._host.act(end)
+    def _ended(self, job: TrainingJob, outcome: Outcome, effects: Effects) -> None:
+        """What was due is done, with or without a model: the next one is due when the settings say so."""
+        if not job.is_due:
+            return
+        order, series = job.order, self._series[job.order.series]
+        series.is_training = False
+        if order.is_synthetic:
+            series.state.is_bootstrapped = True
+        else:
+            series.state.trained_ms = order.last_ms
+        self._registry.keep_state(effects, series)
+        if isinstance(outcome, BadMessage):
+            text = f"No new model of {order.symbol} {order.timeframe}: {outcome}"
+            self._host.alert_in(effects, f"training_failed_{order.symbol}", "warning", text)
+        if not series.state.pending:
+            effects.afterwards(lambda: self._let_go(series))
 
     async def _patiently(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do it until the world is ready for it."""
@@ -203,9 +227,9 @@ class Trainings:
                 await asyncio.sleep(pause)
 
     def _tell_progress(self, order: Order, said: FitProgress) -> None:
-        series, count = self._series[order.series], f"{said.start}/{said.of}"
-        self._host.log.info("training", series=series.key, start=count, log_likelihood=said.log_likelihood)
-        if series.is_training:
+        series, count = self._series.get(order.series), f"{said.start}/{said.of}"
+        self._host.log.info("training", series=order.series, start=count, log_likelihood=said.log_likelihood)
+        if series is not None and series.is_training:
             self._hold(series, f"training {count}")
 
     def _hold(self, series: Series, reason: str) -> None:

@@ -16,7 +16,7 @@ from services.venue_sim.local import local_venue
 from services.venue_sim.settings import VenueSettings
 from shared.bus.memory import MemoryBus, MemoryServer
 from shared.contracts.market import BarClosed, ChunkRegistered, UniverseUpdated
-from shared.contracts.times import to_ms
+from shared.contracts.times import parse_time, to_ms
 
 STILL = VenueSettings(speed="max", lockstep=("nobody",), history_bars=1000, symbols=("BTC-USDT",))
 BTC = SeriesName("sim", "BTC-USDT", "1m")
@@ -53,7 +53,13 @@ async def test_bars_are_given_out_from_parts_and_tail_as_one(
             assert [row[0] for row in rows_of((await client.get("/bars", params=asked | iso)).content)] == [
                 told[at][0] for at in (10, 11, 12)
             ]
+            parts = (await client.get("/chunks", params=asked)).json()
+            first_two = (await client.get("/chunks", params=asked | {"last": told[300][0]})).json()
+            assert (await client.get("/chunks", params=asked | {"symbol": "ETH-USDT"})).json() == []
             [state] = (await client.get("/watermarks")).json()
+        registered = ingester.said[ChunkRegistered]
+        assert [(part["data_sha256"], part["bars"]) for part in parts] == [(one.sha256, 300) for one in registered]
+        assert parse_time(parts[1]["first"]) == registered[1].first_opened_at and first_two == parts[:2]
         assert (state["bars"], state["in_tail"], state["absent"]) == (1000, 100, 0)
         assert state["watermark"] == "2025-01-01T16:39:00Z" and state["live_from"] == "2025-01-01T16:40:00Z"
         parts = sorted((tmp_path / "bars").rglob("*.parquet"))

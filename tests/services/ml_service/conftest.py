@@ -30,7 +30,7 @@ from shared.contracts.governance import ModelPromoted, ModelTrained, Span, Stage
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Progress
 from shared.contracts.subjects import MODEL_TRAINED, Subject, subject_of
-from shared.contracts.times import parse_time, to_ms
+from shared.contracts.times import from_ms, parse_time, to_ms
 from shared.contracts.wire import Message, open_envelope, pack, unpack, wrap
 from shared.regimes.hmm import regime_model
 from shared.runtime.clock import VenueClock
@@ -106,13 +106,14 @@ def a_manifest() -> ModelManifest:
 class House:
     """What is around the service: the bus, the bars that the ingester holds, and what was said so far."""
 
-    def __init__(self, folder: Path, bars: dict[int, BarClosed]) -> None:
+    def __init__(self, folder: Path, bars: dict[tuple[str, int], BarClosed]) -> None:
         self.folder, self.held = folder, bars
         self.server = MemoryServer()
         self.voice = MemoryBus(self.server)
         self.progress: list[Progress] = []
         self.host: Host[MlSettings] | None = None
         self.asked = asyncio.Event()  # the ingester was asked for bars
+        self.times_asked = 0
         self.ingester_is_away = asyncio.Event()
         self._heard = asyncio.Event()
 
@@ -137,12 +138,16 @@ class House:
         """Say these, as the services that they come from would. The ingester holds a bar before it tells it."""
         for message in messages:
             if isinstance(message, BarClosed):
-                self.held[to_ms(message.opened_at)] = message
+                self.hold(message)
         batch = []
         for message in messages:
             envelope = wrap(message, source)
             batch.append(Outgoing(subject_of(message).of(message), pack(envelope), envelope.id))
         await self.voice.publish(batch)
+
+    def hold(self, bar: BarClosed) -> None:
+        """The ingester holds this bar, also if it is told to nobody."""
+        self.held[bar.symbol, to_ms(bar.opened_at)] = bar
 
     def said(self, subject: Subject[M]) -> list[M]:
         """All that was said under this subject, oldest first."""
@@ -269,7 +274,7 @@ async def with_a_model(house: House) -> ModelTrained:
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """A house whose ingester answers `GET /bars` over a real socket."""
-    held: dict[int, BarClosed] = {}
+    held: dict[tuple[str, int], BarClosed] = {}
     app = FastAPI()
 
     @app.get("/bars")
@@ -277,9 +282,10 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         house.asked.set()
         if house.ingester_is_away.is_set():
             return Response(status_code=503)
+        house.times_asked += 1
         rows = [
             bar
-            for ms, bar in sorted(held.items())
+            for (_, ms), bar in sorted(held.items())
             if bar.symbol == symbol and bar.timeframe == timeframe and to_ms(first) <= ms <= to_ms(last)
         ]
         table = pa.table(
@@ -291,6 +297,14 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         body = io.BytesIO()
         pyarrow.feather.write_feather(table, body, compression="uncompressed")
         return Response(body.getvalue(), media_type="application/vnd.apache.arrow.file")
+
+    @app.get("/chunks")
+    async def chunks(symbol: str, timeframe: str, first: datetime, last: datetime) -> list[dict[str, Any]]:
+        """One part of the first 500 bars."""
+        times = sorted(ms for _, ms in held)[:500]
+        if symbol != "BTC-USDT" or len(times) < 500 or not to_ms(first) <= times[-1] or not times[0] <= to_ms(last):
+            return []
+        return [{"first": from_ms(times[0]), "last": from_ms(times[-1]), "bars": 500, "data_sha256": "c" * 64}]
 
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))

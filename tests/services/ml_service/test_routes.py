@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.ml_service import routes as rooms
+from services.ml_service import train_routes as rooms
 from shared.contracts.subjects import MODEL_TRAINED
 from shared.contracts.times import to_ms
 from shared.regimes.features import TRENDS, trends_of_returns
