@@ -268,6 +268,14 @@ def backtest(context: typer.Context) -> None:
     verbs(context.args, prog_name="trimtab backtest")
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def models(context: typer.Context) -> None:
+    """The versions of the regime model: what they are, how two differ, which one reads. See `trimtab models --help`."""
+    from services.model_verbs import app as verbs
+
+    verbs(context.args, prog_name="trimtab models")
+
+
 def _stack(data_dir: Path) -> Any:
     from shared.runtime.running import Stack
 

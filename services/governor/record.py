@@ -39,6 +39,21 @@ def chained(head: Head, line: StageChanged) -> StageChanged:
     return msgspec.structs.replace(follows, hash=line_hash(follows))
 
 
+def version_before(lines: Iterable[StageChanged], place: tuple[str, str, str]) -> str | None:
+    """The model that read this (venue, symbol, timeframe) before the one that read it last; None when there is none.
+
+    Whether that last one still reads it does not matter: it may have been demoted without a successor.
+    """
+    reigns = [
+        line.subject_id
+        for line in lines
+        if line.kind == "model"
+        and (line.venue, line.symbol, line.timeframe) == place
+        and line.after == "champion" != line.before
+    ]
+    return next((one for one in reversed(reigns) if one != reigns[-1]), None)
+
+
 def verify(lines: Iterable[StageChanged]) -> tuple[Head, Fault | None]:
     """The end of a whole record, and its first fault: a line that was changed, dropped, added or moved."""
     head = Head()

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 from services.governor.applications import Application, Kind, Ruling
 from services.governor.governor import Governor
 from services.governor.memory import lines
-from services.governor.record import Fault, verify
+from services.governor.record import Fault, verify, version_before
 from services.governor.service import enact
 from services.governor.settings import GovernorSettings
-from shared.contracts.errors import BadMessage
+from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.governance import StageChanged
 from shared.contracts.operations import Audited
 from shared.contracts.subjects import AUDITED
@@ -32,6 +32,14 @@ class ByHand(BaseModel, extra="forbid"):
 
     reason: str = Field(min_length=3, max_length=500)
     actor: str = Field("admin", pattern=r"^[A-Za-z0-9_.@-]{1,64}$")
+
+
+class Rollback(ByHand):
+    """Back to the model before, of one series."""
+
+    symbol: str
+    timeframe: str = ""  # where models read several of the symbol
+    venue: str = ""
 
 
 class Line(BaseModel):
@@ -131,8 +139,30 @@ def routes(host: Host[GovernorSettings], governor: Governor) -> APIRouter:
 
     @router.post("/{kind}/{subject_id}/promote", dependencies=[allowed("admin")])
     async def promote(kind: Literal["model", "preset"], subject_id: SubjectId, body: ByHand) -> Log:
-        """Admit what was refused or demoted (a rollback promotes the one before)."""
+        """Admit what was refused or demoted."""
         return await by_hand(governor.promote_by_hand, "promote", kind, subject_id, body)
+
+    @router.post("/model/rollback", dependencies=[allowed("admin")])
+    async def rollback(body: Rollback) -> Log:
+        """Admit the model again that read a series before the one that read it last."""
+        record = await lines(host.store)
+        places = {
+            (line.venue, line.symbol, line.timeframe)
+            for line in record
+            if line.kind == "model"
+            and line.symbol == body.symbol
+            and body.timeframe in ("", line.timeframe)
+            and body.venue in ("", line.venue)
+        }
+        if len(places) > 1:
+            names = ", ".join(".".join(place) for place in sorted(places))
+            raise BadMessage(f"Say which venue and timeframe of {body.symbol}: there are {names}.")
+        before = version_before(record, places.pop()) if places else None
+        if before is None:
+            raise NeedsOperator(
+                f"No model read {body.symbol} {body.timeframe} before the last one: promote one by its id."
+            )
+        return await by_hand(governor.promote_by_hand, "rollback", "model", before, body)
 
     @router.post("/{kind}/{subject_id}/demote", dependencies=[allowed("admin")])
     async def demote(kind: Literal["model", "preset"], subject_id: SubjectId, body: ByHand) -> Log:

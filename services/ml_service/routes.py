@@ -1,4 +1,4 @@
-"""What ml_service answers over HTTP: predict, which models there are. An error is an error, never a regime."""
+"""`POST /predict`: the regime of bars, of returns, or of a symbol. An error is an error, never a regime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -72,25 +71,6 @@ def routes(service: MlService) -> APIRouter:
         symbols = None if request.symbol is None else [request.symbol]
         with_model = [one for one in _chosen(service, symbols, request.timeframe) if one.reader.model is not None]
         return _predicted(_only(with_model), request)
-
-    @router.get("/model")
-    async def model() -> dict[str, Any]:
-        active = {key: one.state.model_id for key, one in service.series.items() if one.state.model_id}
-        first = next(iter(active.values()), None)
-        return {
-            "active_version": first,
-            "active": active,
-            "registry_size": len(service.registry.known),
-            "metrics": service.registry.known[first].manifest.scores if first else {},
-        }
-
-    @router.get("/models")
-    async def models() -> list[dict[str, Any]]:
-        active = {one.state.model_id for one in service.series.values()}
-        return [
-            {**msgspec.to_builtins(known.manifest), "stage": known.stage, "active": known.model_id in active}
-            for known in reversed(service.registry.known.values())
-        ]
 
     return router
 

@@ -119,6 +119,10 @@ class MlService:
         """
         if refusal := self.registry.distrust(model_id):
             raise BadMessage(refusal)
+        return await self.parameters(model_id)
+
+    async def parameters(self, model_id: str) -> RegimeModel:
+        """The same for who only looks: a model may be looked at, whoever signed it."""
         return load_model(await self._npz(model_id), model_id)
 
     async def _npz(self, model_id: str) -> bytes:
@@ -155,12 +159,13 @@ async def serve(host: Host[MlSettings]) -> None:
     await service.trainings.put_again()
     await service.trainings.go_on()
     if host.web is not None:
-        from services.ml_service.regime_routes import regime_routes  # FastAPI only in a process that serves
+        from services.ml_service.model_routes import model_routes  # FastAPI only in a process that serves
+        from services.ml_service.regime_routes import regime_routes
         from services.ml_service.routes import routes
         from services.ml_service.train_routes import train_routes
 
         for prefix in ("", "/api/v1"):
-            for router in (routes(service), train_routes(service), regime_routes(service)):
+            for router in (routes(service), train_routes(service), model_routes(service), regime_routes(service)):
                 host.web.include_router(router, prefix=prefix)
     await host.listen(
         {

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from services.governor.record import BEGINNING, Head, chained, verify
-from shared.contracts.governance import StageChanged
+from services.governor.record import BEGINNING, Head, chained, verify, version_before
+from shared.contracts.governance import Stage, StageChanged
 from shared.contracts.times import parse_time
 
 Lines = list[StageChanged]
@@ -89,3 +89,41 @@ def test_tampering_is_found_at_its_line(what: str) -> None:
     _, fault = verify(tamper(record(5)))
 
     assert fault is not None and fault.sequence == at, what
+
+
+def reign(model: str, after: Stage = "champion", before: Stage = "demoted", timeframe: str = "1h") -> StageChanged:
+    """A line that says only what a rollback asks for."""
+    return StageChanged(
+        sequence=1,
+        kind="model",
+        subject_id=model,
+        venue="sim",
+        strategy="",
+        symbol="BTC-USDT",
+        timeframe=timeframe,
+        before=before,
+        after=after,
+        reasons=("r",),
+        profile="demo/1",
+        evidence_id="",
+        actor="gate",
+        changed_at=parse_time("2024-01-01"),
+        previous_hash="",
+        hash="f" * 64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "before"),
+    [
+        ([], None),
+        ([reign("a")], None),
+        ([reign("a"), reign("b"), reign("a", "demoted", "champion")], "a"),
+        ([reign("a"), reign("b"), reign("b", "demoted", "champion")], "a"),  # b drifted, and nobody came after it
+        ([reign("a"), reign("b"), reign("c"), reign("b")], "c"),  # after a rollback, the one before is the newer one
+        ([reign("a"), reign("b"), reign("a", "demoted", "demoted"), reign("b", "champion", "champion")], "a"),  # again
+        ([reign("a"), reign("x", timeframe="1d"), reign("b")], "a"),
+    ],
+)
+def test_the_version_before_is_the_one_that_read_before_the_last(lines: list[StageChanged], before: str | None) -> None:
+    assert version_before(lines, ("sim", "BTC-USDT", "1h")) == before
