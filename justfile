@@ -69,3 +69,7 @@ lock:
         --extra exchange --extra learn --extra backtest --extra broker --extra notify pyproject.toml -o requirements.lock
     uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
         --all-extras pyproject.toml -c requirements.lock -o requirements-dev.lock
+
+# artifacts spoiled before they are hashed and signed anew: none that is unsound loads, none crashes
+mutation-campaign cases="100000":
+    python -m tests.pure.artifacts.mutations {{ cases }}

@@ -24,7 +24,7 @@ from shared.artifacts.canonical import canonical_json, content_id, expect_size, 
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Span
 from shared.contracts.regime import RegimeName
-from shared.regimes.hmm import RegimeModel, regime_model
+from shared.regimes.hmm import RegimeModel, regime_model, start_filter, step_filter
 from shared.regimes.labels import NAMES
 
 # In the order in which they lie in the file. `labels` counts in BULL, BEAR, CHOP; `feature_schema` is ASCII.
@@ -97,7 +97,7 @@ def load_model(blob: bytes, expected_id: str) -> RegimeModel:
         raise BadMessage(f"Expected the model {expected_id}, its bytes have the SHA-256 {content_id(blob)}.")
     arrays = _arrays(blob)
     try:
-        return regime_model(
+        model = regime_model(
             start=arrays["start"].tolist(),
             transition=arrays["transition"].tolist(),
             means=arrays["means"].tolist(),
@@ -110,8 +110,21 @@ def load_model(blob: bytes, expected_id: str) -> RegimeModel:
             temperature=_scalar("temperature", arrays),
             feature_schema=arrays["feature_schema"].tobytes().decode("ascii"),
         )
-    except (ValueError, TypeError) as error:
+        _expect_it_reads(model)
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise BadMessage(f"Model {expected_id[:12]} cannot be used: {error}.") from error
+    return model
+
+
+def _expect_it_reads(model: RegimeModel) -> None:
+    """Raises an error unless the filter has a posterior in the middle of what the model was fitted on: numbers that are
+    finite each by itself may still overflow together, and that would show on the first bar, in the engine.
+    """
+    state = start_filter()
+    for away in (-1.0, 0.0, 1.0):
+        state = step_filter(model, state, tuple(c + away * s for c, s in zip(model.center, model.spread, strict=True)))
+        if not all(map(math.isfinite, (*state.posterior, state.log_likelihood))):
+            raise ValueError(f"its posterior must be finite {away:+g} spreads from its center, was {state.posterior}")
 
 
 def _scalar(name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> float:
