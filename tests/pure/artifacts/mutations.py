@@ -207,6 +207,8 @@ def _matrices(rng: np.random.Generator, arrays: Arrays) -> Arrays:
     name = _some(rng, arrays, deep)
     spoiled = arrays[name].astype(float)
     matrix = spoiled[int(rng.integers(len(spoiled)))]
+    if not np.isfinite(matrix).all():  # it was spoiled before, and has no eigenvalues
+        return arrays
     match int(rng.integers(5)):
         case 0:
             matrix *= -1.0
