@@ -79,9 +79,17 @@ class MlService:
         self.host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
 
     async def on_promoted(self, promoted: ModelPromoted, effects: Effects) -> None:
-        """Read with this model from the next bar on."""
+        """Read with this model from the next bar on, unless our key does not vouch for it: then the one before stays."""
         series = self._of(promoted.venue, promoted.symbol, promoted.timeframe)
-        manifest = trusted_manifest(promoted.manifest, promoted.model_id, self.host.settings.signing_key)
+        try:
+            manifest = trusted_manifest(promoted.manifest, promoted.model_id, self.host.settings.signing_key)
+        except BadMessage as error:
+            self.host.alert_in(effects, _refused(series.key), "critical", f"{error} The model before it stays.")
+            self.trainings.on_verdict(
+                promoted.model_id, "champion", effects
+            )  # that is the governor's word all the same
+            self._book(effects)
+            return
         npz = await self._npz(promoted.model_id)
         model = load_model(npz, promoted.model_id)
         if promoted.model_id not in self.registry.known:
@@ -145,6 +153,11 @@ class MlService:
             effects.afterwards(lambda: self.host.progress.booked(message_id))
 
 
+def _refused(series: str) -> str:
+    """The name of an alert, in which there are no dots."""
+    return f"model_refused_{series}".replace(".", "_")
+
+
 async def serve(host: Host[MlSettings]) -> None:
     """Bars in, readings out; models when they are due; evidence when it is ordered."""
     registry = Registry(host.store, host.settings.signing_key)
@@ -153,9 +166,7 @@ async def serve(host: Host[MlSettings]) -> None:
     host.closers += [ingester.close, client.close]
     service = MlService(host, registry, await registry.recover(), ingester, client)
     for key, refusal in registry.refusals.items():
-        await host.alert(
-            f"model_refused_{key.replace('.', '_')}"[:64], "critical", f"{refusal} {key} is read without it."
-        )
+        await host.alert(_refused(key), "critical", f"{refusal} {key} is read without it.")
     await service.trainings.put_again()
     await service.trainings.go_on()
     if host.web is not None:

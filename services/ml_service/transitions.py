@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shared.contracts.regime import RegimeName, RegimeReading
 from shared.contracts.times import from_ms, to_ms
-from shared.regimes.hmm import RegimeModel
+from shared.regimes.hmm import Matrix, RegimeModel, Vector
 from shared.regimes.labels import NAMES
 from shared.runtime.store import Statement, Store
 
@@ -90,22 +90,21 @@ def model_odds(model: RegimeModel) -> Odds:
 
     Where a name has several states this is the odds of a bar picked at random; which state it was, names do not tell.
     """
-    visits = _visits(model)
-    table: Odds = []
-    for before in NAMES:
-        states = [k for k, label in enumerate(model.labels) if label == before]
-        weight = math.fsum(visits[k] for k in states)
-        row = [
+    moves, labels = _moves(model), model.labels
+    visits = _visits(model.start, moves)
+    flows = [
+        [
             math.fsum(
                 visits[i] * p
-                for i in states
-                for p, to in zip(model.transition[i], model.labels, strict=True)
-                if to == after
+                for i, row in enumerate(moves)
+                for k, p in enumerate(row)
+                if (labels[i], labels[k]) == pair
             )
-            for after in NAMES
+            for pair in ((before, after) for after in NAMES)
         ]
-        table.append([flow / math.fsum(row) for flow in row] if weight > 0.0 else None)
-    return table
+        for before in NAMES
+    ]
+    return [_normal(row) if math.fsum(row) > 0.0 else None for row in flows]
 
 
 def dwell_bars(odds: Odds) -> list[float | None]:
@@ -115,19 +114,24 @@ def dwell_bars(odds: Odds) -> list[float | None]:
     return [None if stay is None or stay >= 1.0 else 1.0 / (1.0 - stay) for stay in stays]
 
 
-def _visits(model: RegimeModel) -> list[float]:
+def _moves(model: RegimeModel) -> Matrix:
+    """The odds of the next state, given this one (n, n), as the filter takes them."""
+    return model.transition
+
+
+def _visits(start: Vector, moves: Matrix) -> list[float]:
     """How often each state is visited in the long run (n,), begun by the model's own start.
 
     Of the lazy chain (half of the time it stays), which visits alike and cannot swing for ever; and of the start,
     so that blocks that never meet keep the weights that they were given.
     """
-    count = len(model.start)
-    steps = [[(p + (i == j)) / 2.0 for j, p in enumerate(row)] for i, row in enumerate(model.transition)]
+    count = len(start)
+    steps = [[(p + (i == j)) / 2.0 for j, p in enumerate(row)] for i, row in enumerate(moves)]
     for _ in range(SETTLING):
         steps = [
             _normal([math.fsum(row[k] * steps[k][j] for k in range(count)) for j in range(count)]) for row in steps
         ]
-    return [math.fsum(p * steps[i][j] for i, p in enumerate(model.start)) for j in range(count)]
+    return [math.fsum(p * steps[i][j] for i, p in enumerate(start)) for j in range(count)]
 
 
 def _normal(row: Sequence[float]) -> list[float]:

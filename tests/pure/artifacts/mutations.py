@@ -252,7 +252,7 @@ def _type(rng: np.random.Generator, arrays: Arrays) -> Arrays:
         warnings.simplefilter("ignore")
         try:
             return {**arrays, name: arrays[name].astype(types[int(rng.integers(len(types)))])}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RuntimeError):  # some types cannot become some others
             return {**arrays, name: np.zeros(arrays[name].shape, "f4")}
 
 

@@ -250,7 +250,7 @@ async def test_with_a_key_what_is_trained_is_signed_and_a_stranger_is_not_used(h
         manifest=manifest_bytes(signed(stranger, b"the key of somebody else")),
     )
     await house.tell(by_a_stranger, promoted(trained, at))
-    assert "a signature that is not of this key" in (await house.until_said(PARKED))[0].reason
+    assert "a signature that is not of this key" in (await house.until_said(ALERT))[0].text
     await house.until_progress(lambda progress: not progress.holding)
     await house.tell(BARS[HISTORY])
     assert (await house.until_said(REGIME_READING))[0].model_id == trained.model_id
