@@ -110,7 +110,7 @@ class MlService:
 
     async def on_stage(self, change: StageChanged, effects: Effects) -> None:
         """A refusal ends the waiting here, as does a word on what was judged before; a promotion where it is applied."""
-        if change.kind == "model" and (change.after == "refused" or change.before == change.after):
+        if change.kind == "model" and (change.after != "champion" or change.before == change.after):
             self.trainings.on_verdict(change.subject_id, change.after, effects)
         self._book(effects)
 

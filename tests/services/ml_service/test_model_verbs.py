@@ -81,6 +81,10 @@ async def told(folder: Path, *arguments: str) -> Any:
     return json.loads(out)
 
 
+async def stages(folder: Path) -> dict[str, str]:
+    return {one["model_id"]: one["stage"] for one in await told(folder, "list")}
+
+
 async def train(house: House, **request: Any) -> str:
     async with house.client() as client:
         answer = await client.post("/train", json=request)
@@ -116,6 +120,8 @@ async def test_versions_are_listed_compared_promoted_and_rolled_back_and_the_rec
             (second, "demoted"),
         ]
         await house.until(lambda: any("misses crashes" in line.reasons[0] for line in house.said(STAGE_CHANGED)))
+        await house.until(lambda: house.said(MODEL_PROMOTED)[-1].model_id == first)
+        assert await stages(folder) == {first: "champion", second: "demoted"}
         again = await told(folder, "rollback", "BTC-USDT")
         assert again["log"][0]["subject_id"] == second, "the one before is now the newer one"
 
