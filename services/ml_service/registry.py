@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from services.ml_service.drift import DriftTest
 from services.ml_service.series import Series, SeriesState
 from shared.artifacts.models import ModelManifest, load_model, manifest_bytes, manifest_from_bytes
 from shared.artifacts.signing import require_signature
@@ -73,7 +74,8 @@ class Registry:
             )
             if state.model_id and (refusal := self.distrust(state.model_id)):
                 self.refusals[key] = refusal
-                state.model_id, state.posterior = "", ()
+                state.model_id, state.posterior, state.drift = "", (), DriftTest()
+                state.trained_ms = -1  # the next one is due at once
             model = await self.model(state.model_id) if state.model_id else None
             found[key] = Series(state, [(int(ms), Candle(*prices)) for ms, *prices in reversed(bars)], model)
         return found

@@ -116,7 +116,10 @@ def dwell_bars(odds: Odds) -> list[float | None]:
 
 def _moves(model: RegimeModel) -> Matrix:
     """The odds of the next state, given this one (n, n), as the filter takes them."""
-    return model.transition
+    return tuple(
+        tuple((1.0 - model.restart) * p + model.restart * s for p, s in zip(row, model.start, strict=True))
+        for row in model.transition
+    )
 
 
 def _visits(start: Vector, moves: Matrix) -> list[float]:

@@ -18,7 +18,7 @@ import pytest
 from services.engine.executor import Executor
 from services.engine.orders import Order
 from services.ml_service.fit_lines import FitRequest
-from services.ml_service.synthetic import made_up_closes
+from services.ml_service.synthetic import made_up_bars
 from services.ml_service.trainer import run_fit
 from shared.bus.bus import Outgoing
 from shared.bus.nats import NatsBus
@@ -78,7 +78,7 @@ async def test_orders_are_hardly_later_while_a_model_is_fitted(
 @asynccontextmanager
 async def _fit() -> AsyncIterator[None]:
     """A fit is under way, in a process of its own as ever, and begun anew whenever it ends."""
-    request = FitRequest(made_up_closes(FIT_BARS, 1), FIT_BARS // 5, 3, 4, 7)
+    request = FitRequest(made_up_bars(FIT_BARS, 1), validation_bars=FIT_BARS // 5, states=(3,), starts=4, seed=7)
 
     async def for_ever() -> None:
         while True:

@@ -139,13 +139,16 @@ def faults_of(model: RegimeModel) -> list[str]:
 
 
 def _is_definite(matrix: np.ndarray[Any, Any]) -> bool:
-    """Symmetric, and positive definite but for rounding; of its correlations, so that no unit decides."""
-    scale = np.sqrt(np.abs(np.diag(matrix)))
-    if not (np.diag(matrix) > 0).all():
+    """Symmetric by its largest variance, and positive definite but for rounding: its lower triangle, which is what
+    decides, and as correlations, so that no unit does.
+    """
+    variances = np.diag(matrix)
+    if not (variances > 0).all() or np.abs(matrix / variances.max() - matrix.T / variances.max()).max() > 1e-9:
         return False
+    lower = np.tril(matrix) + np.tril(matrix, -1).T
     with np.errstate(all="ignore"):
-        correlations = matrix / scale[:, None] / scale[None, :]
-    if not np.isfinite(correlations).all() or np.abs(correlations - correlations.T).max() > 1e-9:
+        correlations = lower / np.sqrt(variances)[:, None] / np.sqrt(variances)[None, :]
+    if not np.isfinite(correlations).all():
         return False
     return bool(np.linalg.eigvalsh(correlations).min() > -1e-12)
 
@@ -402,17 +405,17 @@ def _other_manifest(rng: np.random.Generator, told: bytes) -> bytes:
     return canonical_json(fields)
 
 
-def main(count: int) -> int:
+def main(count: int, first: int = 0) -> int:
     """Try so many cases, and print what became of them. 1 when one of them shows a fault."""
     loaded, refused, faults, peak = Counter[str](), Counter[str](), 0, 0
-    for number in range(count):
+    for number in range(first, first + count):
         one = case(number)
         result = tried(one)
         (loaded if result.is_loaded else refused)[one.kind] += 1
         peak = max(peak, result.peak)
         if result.fault:
             faults += 1
-            print(f"case {number} ({one.kind}): {result.fault}")
+            print(f"case {number} ({one.kind}): {result.fault}", flush=True)
     for kind in sorted({*loaded, *refused}):
         print(f"{kind:<12} {loaded[kind]:>7} loaded, and sound  {refused[kind]:>7} refused")
     print(
@@ -422,4 +425,4 @@ def main(count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(*map(int, sys.argv[1:])))

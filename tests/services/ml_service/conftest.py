@@ -43,7 +43,7 @@ M = TypeVar("M", bound=Message)
 START = parse_time("2024-01-01")
 MINUTE = timedelta(minutes=1)
 TOKEN = "a-token-of-this-test"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def market(bars: int, *, symbol: str = "BTC-USDT", history: int = 0, seed: int = 6) -> list[BarClosed]:
