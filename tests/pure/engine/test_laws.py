@@ -155,27 +155,27 @@ KEY = "the key of this house"
 
 async def test_with_a_key_only_a_signed_model_is_used_and_none_is_read_back_that_was_not(house: House) -> None:
     await house.up()
-    unsigned = model_promotion(model(), at_bar=60)
+    unsigned = model_promotion(model(), at_bar=100)
     await house.voice.put_artifact(unsigned.model_id, model_bytes(model()))
     await house.play(bars(*WAVES))
     await house.take_in(unsigned)
-    await house.play(bars(101, first=60))
+    await house.play(bars(101, first=100))
 
     await house.down()
     await house.up(model_key=KEY)
-    await house.play(bars(102, first=61))
-    await house.take_in(msgspec.structs.replace(unsigned, promoted_at=START + 62 * MINUTE))
-    await house.play(bars(103, first=62))
+    await house.play(bars(102, first=101))
+    await house.take_in(msgspec.structs.replace(unsigned, promoted_at=START + 102 * MINUTE))
+    await house.play(bars(103, first=102))
     manifest = signed(manifest_from_bytes(unsigned.manifest), KEY.encode())
-    promotion = msgspec.structs.replace(unsigned, manifest=manifest_bytes(manifest), promoted_at=START + 63 * MINUTE)
+    promotion = msgspec.structs.replace(unsigned, manifest=manifest_bytes(manifest), promoted_at=START + 103 * MINUTE)
     await house.take_in(promotion)
-    await house.play(bars(104, first=63))
+    await house.play(bars(104, first=103))
     await house.down()
     await house.up(model_key=KEY)
-    await house.play(bars(103, first=64))
+    await house.play(bars(103, first=104))
 
     models = [bool(row[0]) for row in await house.rows("select model_id from bars order by opened_ms")]
-    assert models == [False] * 60 + [True, False, False, True, True]
+    assert models == [False] * 100 + [True, False, False, True, True]
     assert ["has no signature" in alert.text for alert in house.said(subjects.ALERT)] == [True, True]
 
 
