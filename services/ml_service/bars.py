@@ -49,6 +49,12 @@ class Ingester:
             return History([ms for ms, _ in index], [bar for _, bar in index])
         return await asyncio.to_thread(parse_history, await self._client.bars(symbol, timeframe, first, last))
 
+    async def chunks(self, symbol: str, timeframe: str, first: datetime, last: datetime) -> tuple[Span, ...]:
+        """The parts that the ingester keeps of these bars, by hash. Raises as `history` does."""
+        members = self._basket if symbol == BASKET else (symbol,)
+        parts = [await self._client.chunks(member, timeframe, first, last) for member in members]
+        return tuple(span for part in parts for span in part)
+
 
 def parse_history(body: bytes) -> History:
     """Columns `timestamp` (ms), `open`, `high`, `low`, `close`, `volume` of an Arrow file.

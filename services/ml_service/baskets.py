@@ -18,6 +18,8 @@ BASKET = "MARKET"  # what the index is called where an instrument has its symbol
 FIRST_LEVEL = 100.0
 PRIOR_BARS = 9.0  # as if each pair of regimes had been seen once before any bar
 
+TABLES = ("create table indexes (series text primary key, state blob not null) without rowid",)
+
 Odds = Sequence[float]  # (3,) of BULL, BEAR, CHOP
 
 

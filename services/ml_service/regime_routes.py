@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException
 
+from services.ml_service.baskets import BASKET, coupled, joint, shared_bits
 from services.ml_service.series import Series
 from services.ml_service.service import MlService
 from services.ml_service.transitions import days_of, dwell_bars, empirical_odds, model_odds, total
@@ -18,12 +19,38 @@ def regime_routes(service: MlService) -> APIRouter:
     """The router of `/regime`."""
     router = APIRouter(prefix="/regime")
 
+    @router.get("/{instrument}/coupling")
+    async def coupling(instrument: str, timeframe: str = "") -> dict[str, Any]:
+        """How an instrument's regime goes with the market's, and its odds when those of the market are known as well."""
+        series = _series(service, instrument, timeframe)
+        place = f"{series.state.venue}.{BASKET}.{series.state.timeframe}"
+        market, index = service.series.get(place), service.markets.indexes.get(place)
+        sums = None if index is None else index.state.pairs.get(instrument)
+        if market is None or sums is None:
+            raise HTTPException(
+                409, f"{instrument} was not read together with a market yet. Basket: {service.markets.members}"
+            )
+        pairs = joint(sums)
+        mine, theirs = _belief(series), _belief(market)
+        known = None not in (mine, theirs) and series.state.last_ms == market.state.last_ms
+        return {
+            "instrument": instrument,
+            "members": service.markets.members,
+            "names": NAMES,
+            "joint": pairs,  # rows: the market's regime
+            "bars": sum(sums),
+            "shared_bits": shared_bits(pairs),
+            "probs": mine,
+            "market_probs": theirs,
+            "coupled_probs": coupled(mine, theirs, pairs) if known and mine and theirs else None,
+        }
+
     @router.get("/{instrument}")
     async def regime(instrument: str, timeframe: str = "") -> dict[str, Any]:
         """The reading of the last closed bar. Without a model, or while it warms up, UNKNOWN, and no odds."""
         series = _series(service, instrument, timeframe)
-        state, model = series.state, series.reader.model
-        belief = None if model is None or state.regime == "UNKNOWN" else odds(model, series.reader.filter)
+        state = series.state
+        belief = _belief(series)
         return {
             "instrument": instrument,
             "venue": state.venue,
@@ -61,6 +88,12 @@ def regime_routes(service: MlService) -> APIRouter:
         }
 
     return router
+
+
+def _belief(series: Series) -> tuple[float, float, float] | None:
+    """The odds after the last bar; None while UNKNOWN."""
+    model = series.reader.model
+    return None if model is None or series.state.regime == "UNKNOWN" else odds(model, series.reader.filter)
 
 
 def _series(service: MlService, instrument: str, timeframe: str) -> Series:

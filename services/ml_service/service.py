@@ -5,10 +5,13 @@ Which model is used is the governor's to say; the reading of a bar uses the mode
 
 from __future__ import annotations
 
-from services.ml_service import claims, transitions
+from collections.abc import Sequence
+
+from services.ml_service import baskets, claims, transitions
 from services.ml_service import registry as records
 from services.ml_service.bars import Ingester
 from services.ml_service.jobs import EvidenceDesk
+from services.ml_service.markets import Markets
 from services.ml_service.registry import KnownModel, Registry
 from services.ml_service.series import Series, SeriesState
 from services.ml_service.settings import MlSettings
@@ -20,11 +23,13 @@ from shared.contracts.errors import BadMessage
 from shared.contracts.governance import ModelDemoted, ModelPromoted, StageChanged
 from shared.contracts.jobs import EvidenceOrdered
 from shared.contracts.market import BarClosed, GapFound
+from shared.contracts.regime import RegimeReading
 from shared.contracts.subjects import (
     BAR_CLOSED,
     EVIDENCE_GIVEN,
     EVIDENCE_ORDERED,
     GAP_FOUND,
+    MARKET_REGIME,
     MODEL_DEMOTED,
     MODEL_DRIFTED,
     MODEL_PROMOTED,
@@ -34,7 +39,6 @@ from shared.contracts.subjects import (
 )
 from shared.contracts.times import timeframe_ms, to_ms
 from shared.regimes.hmm import RegimeModel
-from shared.runtime.ingester import IngesterClient
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
@@ -48,21 +52,41 @@ class MlService:
         registry: Registry,
         series: dict[str, Series],
         ingester: Ingester,
-        client: IngesterClient,
     ) -> None:
         self.host, self.registry, self.series = host, registry, series
-        self.trainings = Trainings(host, registry, series, ingester, client)
+        self.trainings = Trainings(host, registry, series, ingester)
+        self.markets = Markets(host)
         self._evidence = EvidenceDesk(registry, ingester, self.model)
 
     async def on_bar(self, bar: BarClosed, effects: Effects) -> None:
         """Read it; begin a training when one is due, before it is said that this bar is done."""
-        series = self._of(bar.venue, bar.symbol, bar.timeframe)
+        reading = self._read(self._of(bar.venue, bar.symbol, bar.timeframe), bar, effects)
+        if not bar.is_history or reading.regime != "UNKNOWN":  # thousands of UNKNOWN of the past help nobody
+            effects.publish(REGIME_READING, reading)
+        self._read_market(self.markets.on_bar(bar), effects)
+        self.markets.keep(bar, effects)
+        self.host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
+
+    async def on_gap(self, gap: GapFound, effects: Effects) -> None:
+        """Nothing is read of bars that never were; the next one follows the last."""
+        self._read_market(self.markets.on_gap(gap), effects)
+        self.markets.keep(gap, effects)
+        self.host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
+
+    def _read_market(self, complete: Sequence[BarClosed], effects: Effects) -> None:
+        """Read the bars of the index that are complete now."""
+        for bar in complete:
+            reading = self._read(self._of(bar.venue, bar.symbol, bar.timeframe), bar, effects)
+            market = self.markets.told(reading, self.series)
+            if not bar.is_history or reading.regime != "UNKNOWN":
+                effects.publish(MARKET_REGIME, market)
+
+    def _read(self, series: Series, bar: BarClosed, effects: Effects) -> RegimeReading:
+        """Read a bar, keep what it leaves behind, and begin a training that it makes due."""
         # Not known after a start between a promotion and its first bar: then this one pair counts for the newer model.
         named_by = series.state.model_id if series.last is None else series.last.model_id
         before = series.state.regime
         reading, transition, drift = series.on_bar(bar)
-        if not bar.is_history or reading.regime != "UNKNOWN":  # thousands of UNKNOWN of the past help nobody
-            effects.publish(REGIME_READING, reading)
         if transition is not None:
             effects.publish(REGIME_TRANSITION, transition)
         if drift is not None:
@@ -72,11 +96,7 @@ class MlService:
             effects.add(pair)
         self.registry.keep_bar(effects, series)
         self.trainings.after_bar(series, bar.is_history, effects)
-        self.host.progress.reaches(effects, bar.venue, bar.symbol, bar.timeframe, bar.opened_at)
-
-    async def on_gap(self, gap: GapFound, effects: Effects) -> None:
-        """Nothing is read of bars that never were; the next one follows the last."""
-        self.host.progress.reaches(effects, gap.venue, gap.symbol, gap.timeframe, gap.last_opened_at)
+        return reading
 
     async def on_promoted(self, promoted: ModelPromoted, effects: Effects) -> None:
         """Read with this model from the next bar on, unless our key does not vouch for it: then the one before stays."""
@@ -161,10 +181,10 @@ def _refused(series: str) -> str:
 async def serve(host: Host[MlSettings]) -> None:
     """Bars in, readings out; models when they are due; evidence when it is ordered."""
     registry = Registry(host.store, host.settings.signing_key)
-    ingester = Ingester(host.settings.address_of("ingester"))
-    client = IngesterClient(host.settings.address_of("ingester"))
-    host.closers += [ingester.close, client.close]
-    service = MlService(host, registry, await registry.recover(), ingester, client)
+    ingester = Ingester(host.settings.address_of("ingester"), host.settings.basket)
+    host.closers.append(ingester.close)
+    service = MlService(host, registry, await registry.recover(), ingester)
+    await service.markets.recover()
     for key, refusal in registry.refusals.items():
         await host.alert(_refused(key), "critical", f"{refusal} {key} is read without it.")
     await service.trainings.put_again()
@@ -191,5 +211,5 @@ async def serve(host: Host[MlSettings]) -> None:
     host.spawn(service.trainings.train_on_history(), "train on history")
 
 
-TABLES = (*records.TABLES, *transitions.TABLES, *claims.TABLES)
+TABLES = (*records.TABLES, *transitions.TABLES, *claims.TABLES, *baskets.TABLES)
 SERVICE = Service("ml_service", MlSettings, serve, TABLES)

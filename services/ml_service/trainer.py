@@ -22,7 +22,6 @@ from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import Span
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.regimes.hmm import RegimeModel
-from shared.runtime.ingester import IngesterClient
 from shared.runtime.service import code_version
 
 # A fit gets no more of our environment than it needs: no token, no address.
@@ -74,8 +73,8 @@ class Candidate:
 class Trainer:
     """One fit at a time: the cores belong to those who trade."""
 
-    def __init__(self, settings: MlSettings, ingester: Ingester, client: IngesterClient) -> None:
-        self._settings, self._ingester, self._client = settings, ingester, client
+    def __init__(self, settings: MlSettings, ingester: Ingester) -> None:
+        self._settings, self._ingester = settings, ingester
         self._turn = asyncio.Lock()
 
     async def train(self, order: Order, tell: Callable[[FitProgress], None]) -> Candidate:
@@ -146,7 +145,7 @@ class Trainer:
         if order.is_synthetic:
             return ()
         first, last = from_ms(seen.opened_at_ms[0]), from_ms(seen.opened_at_ms[-1])
-        return await self._client.chunks(order.symbol, order.timeframe, first, last)
+        return await self._ingester.chunks(order.symbol, order.timeframe, first, last)
 
 
 async def run_fit(request: FitRequest, timeout_s: float, tell: Callable[[FitProgress], None]) -> Fitted:

@@ -20,7 +20,6 @@ from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import ModelTrained, Stage
 from shared.contracts.subjects import MODEL_TRAINED
 from shared.contracts.times import to_ms
-from shared.runtime.ingester import IngesterClient
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
@@ -38,10 +37,9 @@ class Trainings:
         registry: Registry,
         series: dict[str, Series],
         ingester: Ingester,
-        client: IngesterClient,
     ) -> None:
         self._host, self._registry, self._series = host, registry, series
-        self._trainer = Trainer(host.settings, ingester, client)
+        self._trainer = Trainer(host.settings, ingester)
         self.claims = Claims(host, registry, self.train, self._ended)
         self._holds: dict[str, ExitStack] = {}  # series -> what keeps its progress back
         self._verdicts: dict[str, asyncio.Future[Stage]] = {}

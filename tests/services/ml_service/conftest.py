@@ -201,22 +201,23 @@ class House:
         """Send a request whose answer depends on what is told meanwhile."""
         return asyncio.create_task(request)
 
-    async def promote_a_known_model(self, at: datetime) -> None:
+    async def promote_a_known_model(self, at: datetime, symbol: str = "BTC-USDT") -> None:
         """Promote a model that was made elsewhere, and wait until it is in use."""
         manifest = a_manifest()
+        before = sum(manifest.model_id in one for one in self.progress[-1].booked) if self.progress else 0
         await self.voice.put_artifact(manifest.model_id, model_bytes(A_MODEL))
         await self.tell(
             ModelPromoted(
                 model_id=manifest.model_id,
                 venue="sim",
-                symbol="BTC-USDT",
+                symbol=symbol,
                 timeframe="1m",
                 manifest=manifest_bytes(manifest),
                 evidence_id="e",
                 promoted_at=at,
             )
         )
-        await self.until_progress(lambda progress: any(manifest.model_id in one for one in progress.booked))
+        await self.until_progress(lambda progress: sum(manifest.model_id in one for one in progress.booked) > before)
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
         self.progress.append(open_envelope(unpack(payload), Progress))
