@@ -316,7 +316,8 @@ def _cholesky(state: int, covariance: Sequence[Sequence[float]]) -> Matrix:
     for i in range(len(covariance)):
         row: list[float] = []
         for j in range(i + 1):
-            if abs(covariance[i][j] - covariance[j][i]) > 1e-12 * abs(covariance[i][i] + covariance[j][j]):
+            unit = math.sqrt(abs(covariance[i][i])) * math.sqrt(abs(covariance[j][j]))  # one of correlation
+            if abs(covariance[i][j] - covariance[j][i]) > 1e-12 * unit:
                 raise ValueError(f"the scale of state {state} must be symmetric, was {_rows(covariance)}")
             rest = covariance[i][j] - math.fsum(row[k] * (rows[j] if j < i else row)[k] for k in range(j))
             if i == j and not rest > 0.0:

@@ -139,16 +139,13 @@ def faults_of(model: RegimeModel) -> list[str]:
 
 
 def _is_definite(matrix: np.ndarray[Any, Any]) -> bool:
-    """Symmetric by its largest variance, and positive definite but for rounding: its lower triangle, which is what
-    decides, and as correlations, so that no unit does.
-    """
+    """Symmetric and positive definite but for rounding, as correlations, so that no unit decides."""
     variances = np.diag(matrix)
-    if not (variances > 0).all() or np.abs(matrix / variances.max() - matrix.T / variances.max()).max() > 1e-9:
+    if not (variances > 0).all():
         return False
-    lower = np.tril(matrix) + np.tril(matrix, -1).T
     with np.errstate(all="ignore"):
-        correlations = lower / np.sqrt(variances)[:, None] / np.sqrt(variances)[None, :]
-    if not np.isfinite(correlations).all():
+        correlations = matrix / np.sqrt(variances)[:, None] / np.sqrt(variances)[None, :]
+    if not np.isfinite(correlations).all() or np.abs(correlations - correlations.T).max() > 1e-9:
         return False
     return bool(np.linalg.eigvalsh(correlations).min() > -1e-12)
 
