@@ -85,7 +85,9 @@ def candidates_in(content: bytes) -> list[PresetCandidate]:
         rows = msgspec.json.decode(content, type=_File).candidates
         messages = [base64.b64decode(row.message, validate=True) for row in rows]
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
-        raise BadMessage(f"Expected a file of `trimtab backtest presets --to`, could not read it: {error}.") from error
+        raise BadMessage(
+            f"Expected a file of `trimtab backtest presets --write`, could not read it: {error}."
+        ) from error
     if not 1 <= len(messages) <= MOST_IN_A_FILE:
         raise BadMessage(f"Expected 1 to {MOST_IN_A_FILE} candidates, were {len(messages)}.")
     return [open_envelope(unpack(message), PresetCandidate) for message in messages]

@@ -1,4 +1,4 @@
-"""When a search is due for a sleeve, has it done, proposes what it found, and holds progress until the governor spoke."""
+"""When a search is due for a sleeve, has it done, proposes what passed, and holds progress until the governor spoke."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from datetime import datetime
 import msgspec
 
 from services.backtest_suite.bars import Ingester
-from services.backtest_suite.candidates import Found, candidate_of
+from services.backtest_suite.presets import PresetSearch, Split
 from services.backtest_suite.search import Plan, search
 from services.backtest_suite.settings import BacktestSettings
-from shared.contracts.errors import BadMessage, TryAgain
+from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.contracts.market import BarClosed
 from shared.contracts.subjects import PRESET_CANDIDATE
 from shared.contracts.times import from_ms, timeframe_length, timeframe_ms, to_ms
@@ -21,6 +21,7 @@ from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.trading.columns import Columns
+from shared.trading.compiled import Failure
 from shared.trading.strategy import Strategy
 
 PAUSE_S = (0.1, 0.5, 1.0, 2.0)  # while the ingester is away
@@ -122,17 +123,16 @@ class Searches:
 
     async def _search(self, sleeve: Sleeve) -> None:
         settings = self._host.settings
-        plan = Plan(
-            train_share=settings.train_share,
-            test_share=settings.test_share,
-            sets=settings.sets,
+        split = Split(
+            train=settings.train_share,
+            test=settings.test_share,
+            tested=settings.tested,
             best=settings.best,
             least_trades=settings.least_trades,
-            seed=settings.seed,
-            threads=settings.threads or None,
         )
+        plan = Plan(split, settings.sets, settings.seed, settings.threads or None)
         strategy, last = self._strategies[sleeve.strategy], from_ms(sleeve.searching_ms)
-        found: list[Found] = []
+        found: PresetSearch | None = None
         failure = ""
         async with self._one_at_a_time:
             try:
@@ -140,23 +140,14 @@ class Searches:
                 found = await asyncio.to_thread(
                     search, strategy, bars, sleeve.symbol, sleeve.timeframe, settings.costs, plan
                 )
-            except BadMessage as error:
+            except (BadMessage, NeedsOperator, Failure) as error:  # of these bars, or of the strategy: others go on
                 failure = str(error)
+        candidates = [] if found is None else found.candidates(sleeve.venue)
 
         async def end(effects: Effects) -> None:
             sleeve.searched_ms, sleeve.searching_ms = sleeve.searching_ms, 0
-            sleeve.trials += found[0].trials if found else 0
-            closed_at = last + timeframe_length(sleeve.timeframe)
-            for one in found:
-                candidate = candidate_of(
-                    one,
-                    strategy,
-                    venue=sleeve.venue,
-                    symbol=sleeve.symbol,
-                    timeframe=sleeve.timeframe,
-                    costs=settings.costs,
-                    proposed_at=closed_at,
-                )
+            sleeve.trials += 0 if found is None else found.trials
+            for candidate in candidates:
                 if candidate.preset_id not in sleeve.pending:
                     sleeve.pending.append(candidate.preset_id)
                     effects.publish(PRESET_CANDIDATE, candidate)
@@ -171,7 +162,13 @@ class Searches:
                 effects.afterwards(lambda: self._let_go(sleeve))
 
         await self._host.act(end)
-        self._host.log.info("search.done", sleeve=sleeve.name, until=f"{last:%Y-%m-%d %H:%M}", found=len(found))
+        self._host.log.info(
+            "search.done",
+            sleeve=sleeve.name,
+            until=f"{last:%Y-%m-%d %H:%M}",
+            tried=0 if found is None else len(found.tried),
+            passed=len(candidates),
+        )
 
     async def _patiently(self, sleeve: Sleeve, last: datetime) -> Columns:
         """The window's bars, once the ingester has the last of them."""

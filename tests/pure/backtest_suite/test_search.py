@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.backtest_suite.bars import parse_columns, terms_for
+from services.backtest_suite.draws import draw
 from services.backtest_suite.evidence import evidence, first_needed, strategy_of
-from services.backtest_suite.search import Plan, draw, search
+from services.backtest_suite.presets import PresetSearch, Split
+from services.backtest_suite.search import Plan, search
 from services.backtest_suite.settings import BacktestSettings
 from shared.artifacts.presets import Preset, preset_bytes, preset_id
-from shared.contracts.errors import BadMessage
+from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.governance import Costs
 from shared.contracts.jobs import EvidenceOrdered
 from shared.contracts.times import from_ms
@@ -27,7 +29,7 @@ from shared.trading.columns import Columns
 from shared.trading.strategies import BUILT_IN
 
 COSTS = Costs(fee_bps=10, slippage_bps=5)
-PLAN = Plan(train_share=0.5, test_share=0.25, sets=12, best=3, least_trades=3, seed=7, threads=1)
+PLAN = Plan(Split(tested=5, least_trades=2), sets=12, seed=7, threads=1)
 
 
 def trends(bars: int = 1200, seed: int = 3) -> Columns:
@@ -40,42 +42,71 @@ def trends(bars: int = 1200, seed: int = 3) -> Columns:
     return Columns.of(np.arange(bars) * 60_000, open, high, low, close, np.ones(bars))
 
 
+def searched(bars: Columns, name: str = "momentum", plan: Plan = PLAN) -> PresetSearch:
+    return search(BUILT_IN[name], bars, "BTC-USDT", "1m", COSTS, plan)
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_same_bars_and_seed_give_the_same_candidates(name: str) -> None:
     one, two, other = (
-        search(BUILT_IN[name], trends(), "BTC-USDT", "1m", COSTS, plan)
-        for plan in (PLAN, replace(PLAN, threads=2), replace(PLAN, seed=8))
+        searched(trends(), name, plan) for plan in (PLAN, replace(PLAN, threads=2), replace(PLAN, seed=8))
     )
-    assert len(one) == 3
-    assert one == two
-    assert [found.params for found in one] != [found.params for found in other]
+    assert one.tried
+    assert one.candidates("sim") == two.candidates("sim")
+    assert one.summary() == two.summary()
+    assert one.summary() != other.summary()
 
 
-def test_the_best_in_training_are_proposed_with_what_they_did_after_it() -> None:
+def test_candidates_tell_what_training_and_test_showed_and_how_many_sets_were_tried() -> None:
     bars = trends()
-    found = search(BUILT_IN["momentum"], bars, "BTC-USDT", "1m", COSTS, PLAN)
-    sharpes = [one.train_figures.sharpe for one in found]
-    assert sharpes == sorted(sharpes, reverse=True)
-    assert all(one.trials == 12 for one in found)
-    assert all((one.train.bars, one.test.bars, one.test_figures.bars) == (600, 300, 300) for one in found)
-    assert all(one.train.last < one.test.first for one in found)
-    assert found[0].train.data_sha256 == bars.part(0, 600).sha256()
+    found = searched(bars)
+    assert found.trials == 12
+    assert len(found.passed) == 3
+    shown = [one.found.test_figures.sharpe for one in found.passed]
+    assert shown == sorted(shown, reverse=True)
+    for one in found.candidates("sim"):
+        assert one.train is not None and one.test is not None and one.test_figures is not None
+        assert (one.trials, one.train.bars, one.test.bars, one.test_figures.bars) == (12, 600, 300, 300)
+        assert one.train.last < one.test.first
+        assert one.train.data_sha256 == bars.part(0, 600).sha256()
+
+
+def test_the_best_in_training_is_not_proposed_when_it_fails_out_of_sample() -> None:
+    bars = trends()
+    plan = replace(PLAN, split=Split(tested=12, least_trades=2))
+    best = max(searched(bars, plan=plan).tried, key=lambda one: one.found.train_figures.sharpe)
+    assert best.fault == ""  # while the trends go on it passes
+    turned = np.where((np.arange(len(bars)) >= 600) & (np.arange(len(bars)) % 2 == 0), 0.97, 1.0)  # only whipsaws now
+    close = bars.close * turned
+    open = np.concatenate([close[:1], close[:-1]])
+    after = Columns.of(
+        bars.opened_at_ms, open, np.maximum(open, close), np.minimum(open, close), close, np.ones(len(bars))
+    )
+    found = searched(after, plan=plan)
+    again = max(found.tried, key=lambda one: one.found.train_figures.sharpe)
+    assert again.found.params == best.found.params  # training has not changed
+    assert "net return above 0" in again.fault
+    assert again.found.params not in [one.found.params for one in found.passed]
+    assert found.trials == 12  # what failed was tried all the same
 
 
 def test_what_happens_in_the_holdout_changes_nothing_that_is_proposed() -> None:
     bars = trends()
     crash = np.where(np.arange(len(bars)) < 900, 1.0, 0.2)
     other = Columns.of(bars.opened_at_ms, *(column * crash for column in bars.all()[1:]))
-    for name, strategy in BUILT_IN.items():
-        assert search(strategy, bars, "BTC-USDT", "1m", COSTS, PLAN) == search(
-            strategy, other, "BTC-USDT", "1m", COSTS, PLAN
-        ), name
+    for name in BUILT_IN:
+        assert searched(bars, name).summary() == searched(other, name).summary(), name
 
 
 def test_a_market_in_which_nothing_trades_proposes_nothing() -> None:
     still = np.full(600, 100.0)
-    bars = Columns.of(np.arange(600) * 60_000, still, still, still, still, still)
-    assert search(BUILT_IN["momentum"], bars, "BTC-USDT", "1m", COSTS, PLAN) == []
+    found = searched(Columns.of(np.arange(600) * 60_000, still, still, still, still, still))
+    assert (found.candidates("sim"), found.trials) == ([], 12)
+
+
+def test_bars_that_are_too_few_to_be_split_are_refused_and_told_how_many_are_needed() -> None:
+    with pytest.raises(NeedsOperator, match=r"there are 6 bars to train, 10 are needed"):
+        searched(trends(12))
 
 
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(BUILT_IN)))

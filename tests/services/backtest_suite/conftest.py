@@ -39,11 +39,11 @@ START = parse_time("2024-01-01")
 MINUTE = timedelta(minutes=1)
 TOKEN = "a-token-of-this-test"
 PATIENCE_S = 20.0
-HISTORY = 600
+HISTORY = 1200
 SMALL: dict[str, Any] = {
     "strategies": "momentum",
-    "window_bars": 600,
-    "least_bars": 600,
+    "window_bars": 1200,
+    "least_bars": 1200,
     "search_bars": 100,
     "sets": 10,
     "least_trades": 2,
@@ -75,7 +75,7 @@ def market(bars: int) -> list[BarClosed]:
     ]
 
 
-BARS = market(820)
+BARS = market(1420)
 
 
 class House:

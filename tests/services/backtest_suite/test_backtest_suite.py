@@ -66,7 +66,7 @@ async def test_the_first_live_bar_makes_a_search_due_and_its_best_are_proposed(h
     assert (found[0].trials, found[0].origin, found[0].proposed_at) == (10, "backtest", BARS[HISTORY].closed_at)
     train, test = found[0].train, found[0].test
     assert train is not None and test is not None
-    assert (train.first, train.bars, test.bars) == (BARS[1].opened_at, 300, 150)  # the window ends at the live bar
+    assert (train.first, train.bars, test.bars) == (BARS[1].opened_at, 600, 300)  # the window ends at the live bar
     assert test.last < BARS[HISTORY].opened_at - 100 * MINUTE  # the governor's holdout is left alone
 
 
@@ -135,7 +135,7 @@ async def test_evidence_is_given_on_the_span_that_was_ordered_or_the_reason_why_
         symbol="BTC-USDT",
         timeframe="1m",
         preset=candidate.preset,
-        first=BARS[451].opened_at,
+        first=BARS[901].opened_at,
         last=BARS[HISTORY].opened_at,
         costs=candidate.costs or pytest.fail("a candidate tells its costs"),
         ordered_at=candidate.proposed_at,
@@ -148,7 +148,7 @@ async def test_evidence_is_given_on_the_span_that_was_ordered_or_the_reason_why_
     await house.until(lambda: len(house.said(EVIDENCE_GIVEN)) == 3)
     given, no_preset, no_bars = house.said(EVIDENCE_GIVEN)
     assert given.span is not None and given.figures is not None and given.stressed is not None
-    assert (given.failure, given.span.bars, given.figures.bars, given.trials) == ("", 150, 150, 10)
+    assert (given.failure, given.span.bars, given.figures.bars, given.trials) == ("", 300, 300, 10)
     assert given.stressed.net_return <= given.figures.net_return
     assert (no_preset.figures, no_bars.figures) == (None, None)
     assert "Expected the preset" in no_preset.failure
