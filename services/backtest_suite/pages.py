@@ -217,6 +217,7 @@ def _trade_row(trade: Any) -> tuple[list[str], str]:
         f"{trade.exit_price:,.8g}",
         f"{trade.fees:,.2f}",
         f"{trade.pnl:+,.2f}",
+        f"{trade.result_r:+.2f}",
         f"{trade.bars_held:,}",
         trade.reason,
     ]

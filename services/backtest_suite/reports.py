@@ -25,6 +25,8 @@ TRADE_COLUMNS = (
     "fees",
     "charges",
     "pnl",
+    "risk",
+    "result_r",
     "bars_held",
     "reason",
 )

@@ -69,7 +69,7 @@ def routes(host: Host[BacktestSettings], jobs: Jobs) -> APIRouter:
 
     @router.get("/runs/{run_id}")
     async def one(run_id: str, wait_s: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Response:
-        """How far it is, and what came of it: `summary` is what `trimtab backtest --json` prints.
+        """How far it is, and what came of it: `summary` is what `trimtab backtest --json` prints, `trades` its newest.
 
         With `wait_s` the answer comes when it is over, or after so many seconds.
         """
@@ -152,6 +152,7 @@ def _told(job: Job, *, is_whole: bool = True) -> dict[str, Any]:
     }
     if is_whole:
         told["summary"] = None if job.finding is None else job.finding.summary
+        told["trades"] = [] if job.finding is None else job.finding.trades
     return told
 
 

@@ -27,6 +27,8 @@ class Trade:
     fees: Decimal
     charges: Decimal  # funding and borrowing; negative: received
     pnl: Decimal  # net of both
+    risk: Decimal  # at stake at entry: the distance to the stop, else a typical bar's range, times the quantity
+    result_r: float  # pnl / risk; 1.0: one stop earned
     bars_held: int
     reason: str  # why it ended: one of fills.REASONS
 
@@ -43,11 +45,14 @@ class _Open:
     exit_cost: int = 0
     fees: int = 0  # ledger units
     charges: int = 0
+    risk: int = 0
 
-    def take(self, lots: int, ticks: int, fee: int) -> None:
+    def take(self, lots: int, ticks: int, fee: int, risk: int) -> None:
+        """Add a fill. `risk` is at stake after it; what leaves does not change what was."""
         if lots * self.side > 0:
             self.entered += abs(lots)
             self.entry_cost += abs(lots) * ticks
+            self.risk = risk
         else:
             self.left += abs(lots)
             self.exit_cost += abs(lots) * ticks
@@ -66,34 +71,34 @@ class _Open:
             fees=scale.amount(self.fees),
             charges=scale.amount(self.charges),
             pnl=scale.amount(earned),
+            risk=scale.amount(self.risk),
+            result_r=earned / self.risk if self.risk > 0 else 0.0,
             bars_held=bar - self.bar,
             reason=REASONS[reason],
         )
 
 
 def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale) -> list[Trade]:
-    """The closed trades of `fills` (k, 5: bar, lots, ticks, fee, reason), oldest first.
+    """The closed trades of `fills` and `charges` (as of a `Run`), oldest first.
 
-    `charges` (m, 3: bar, ledger units, reason) are what holding cost, and `times` (n,) tell when a bar's fills happened
-    (ms). A fill that turns a position ends one trade and begins another; each pays its share of the fee, as in the ledger.
-    A bar's charges are borne by the trade that was open before it, else by the one that it opened.
+    `times` (n,) tell when a bar's fills happened (ms). A fill that turns a position ends one trade and begins another;
+    each pays its share of the fee, as in the ledger. What holding cost is borne by the trade that was open then.
     """
     closed: list[Trade] = []
     trade: _Open | None = None
     held = 0
     owed = deque(charges.tolist())
-    for bar, lots, ticks, fee, reason in fills.tolist():
+    for k, (bar, lots, ticks, fee, reason, risk) in enumerate(fills.tolist()):
         if trade is not None:
-            trade.charges += _due(owed, bar)
+            trade.charges += _due(owed, k)
         if trade is not None and held * (held + lots) < 0:
             part = share_of(fee, abs(held), abs(lots))
-            trade.take(-held, ticks, part)
+            trade.take(-held, ticks, part, 0)
             closed.append(trade.closed(bar, reason, times, scale))
             trade, lots, fee, held = None, lots + held, fee - part, 0
         if trade is None:
             trade = _Open(1 if lots > 0 else -1, bar)
-            trade.charges += _due(owed, bar)
-        trade.take(lots, ticks, fee)
+        trade.take(lots, ticks, fee, risk)
         held += lots
         if held == 0:
             closed.append(trade.closed(bar, reason, times, scale))
@@ -101,9 +106,9 @@ def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale)
     return closed
 
 
-def _due(owed: deque[list[int]], bar: int) -> int:
-    """What was charged up to this bar and nobody has borne."""
+def _due(owed: deque[list[int]], fills: int) -> int:
+    """What was charged up to when so many fills had come, and nobody has borne."""
     total = 0
-    while owed and owed[0][0] <= bar:
+    while owed and owed[0][3] <= fills:
         total += owed.popleft()[1]
     return total

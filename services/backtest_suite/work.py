@@ -14,12 +14,14 @@ from services.backtest_suite.driver import Experiment, Result
 from services.backtest_suite.grids import check_metric, run_grid
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import held_bars
+from services.backtest_suite.trades import Trade
 from shared.contracts.errors import BadMessage
 from shared.contracts.jobs import BacktestOrdered
 from shared.trading.columns import Columns
 from shared.trading.strategy import BadParams, Strategy
 
 POINTS = 2000  # of an equity curve that are kept for a page
+TRADES_TOLD = 1000  # the newest of a run
 BEST_TOLD = 10
 
 
@@ -40,6 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str  # in the runs database; "" for a grid
     summary: dict[str, Any]  # what `trimtab backtest --json` prints
     equity: list[Point]  # of a run, at most `POINTS`, the last bar among them
+    trades: list[Trade] = []  # of a run, the newest `TRADES_TOLD`, oldest first
 
 
 def check(order: BacktestOrdered, strategies: Mapping[str, Strategy]) -> Strategy:
@@ -71,7 +74,12 @@ def work(
     with RunStore(folder) as store:
         if not order.grid:
             result = store.run(experiment, order.params)
-            return Finding(run_id=result.run_id, summary=_plain(result.summary()), equity=_curve(result))
+            return Finding(
+                run_id=result.run_id,
+                summary=_plain(result.summary()),
+                equity=_curve(result),
+                trades=result.trades[-TRADES_TOLD:],
+            )
         grid = run_grid(
             experiment,
             _axes(order),

@@ -32,7 +32,7 @@ REFUSALS = (
     "an order that rests at the venue, by a limit or a trigger, is for backtests only",
     "a target may name a limit or a trigger, not both",
 )
-NOTE = 5  # numbers that are noted of a fill: bar, lots, ticks, fee, reason
+NOTE = 6  # numbers that are noted of a fill: bar, lots, ticks, fee, reason, what is at stake after it
 NOISE = 1e-6  # ticks; 27123.45 x 100 is 2712345.0000000005, which must not become the next tick
 
 

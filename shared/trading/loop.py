@@ -20,6 +20,7 @@ from shared.trading.scales import Rules
 from shared.trading.values import Bar, Regime, Target
 
 Column = Sequence[float]
+MOST_RISK = 4e18  # ledger units that fit an integer; a stop may be as far away as it likes
 TYPICAL_BARS = 14  # the ATR's usual length; the risk of a trade without a stop is one of these
 
 
@@ -46,8 +47,8 @@ def needs_typical(sleeve: Sleeve) -> bool:
 
 
 @kernel
-def noted(notes: list[int], written: int, i: int, lots: int, ticks: int, fee: int, reason: int) -> int:
-    """Note a fill where there is room; the numbers that are written then."""
+def noted(notes: list[int], written: int, i: int, lots: int, ticks: int, fee: int, reason: int, risk: float) -> int:
+    """Note a fill where there is room; the numbers that are written then. `risk` is of the position after it."""
     if written + NOTE > len(notes):
         return written
     notes[written] = i
@@ -55,6 +56,7 @@ def noted(notes: list[int], written: int, i: int, lots: int, ticks: int, fee: in
     notes[written + 2] = ticks
     notes[written + 3] = fee
     notes[written + 4] = reason
+    notes[written + 5] = int(risk + 0.5) if risk < MOST_RISK else int(MOST_RISK)
     return written + NOTE
 
 
@@ -77,7 +79,7 @@ def opened_bar(
     if lots != 0:
         fee = sleeve.book.fees - before.book.fees
         ticks = fill_ticks(open[i], before.plan.want, rules)
-        written = noted(notes, written, i, lots, ticks, fee, before.plan.reason)
+        written = noted(notes, written, i, lots, ticks, fee, before.plan.reason, sleeve.watch.risk)
     return Account(sleeve, stats, written)
 
 

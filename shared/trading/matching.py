@@ -155,7 +155,8 @@ def traded(
     if lots == 0:
         return with_sleeve(a, wanting(a.sleeve, rest))
     sleeve, stats = filled(a.sleeve, a.stats, lots, ticks, rate, typical, rules)
-    written = noted(notes, a.written, i, lots, ticks, sleeve.book.fees - book.fees, plan.reason)
+    fee = sleeve.book.fees - book.fees
+    written = noted(notes, a.written, i, lots, ticks, fee, plan.reason, sleeve.watch.risk)
     notional = float(abs(lots)) * float(ticks) * float(rules.unit)
     return VenueAccount(
         wanting(sleeve, rest),
@@ -267,7 +268,7 @@ def charged(a: VenueAccount, i: int, cost: float, reason: int, f: Frictions, not
     sleeve = Sleeve(book, s.plan, s.watch, s.refused)
     if not fits(book.lots, f.rules.top, f.rules.unit, book.cash):
         sleeve = refusing(sleeve, TOO_LARGE)
-    written = noted(notes, a.written, i, 0, 0, amount, reason)
+    written = noted(notes, a.written, i, 0, 0, amount, reason, s.watch.risk)
     return VenueAccount(sleeve, with_charge(a.stats, amount), written, a.traded, a.taken, a.fills, a.funded, a.weather)
 
 

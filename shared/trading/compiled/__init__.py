@@ -78,8 +78,10 @@ class Run:
     sleeve: Sleeve  # as it stood after the last bar
     stats: Stats
     curve: Integers | None  # equity at each close, ledger units (n,)
-    fills: Integers | None  # (k, 5): bar, lots, ticks, fee in ledger units, reason (a number of `fills.REASONS`)
-    charges: Integers | None  # (m, 3): bar, ledger units paid for holding, reason; told with the fills
+    fills: Integers | None  # (k, 6): bar, lots, ticks, fee, reason (a number of `fills.REASONS`), at stake after it
+    charges: (
+        Integers | None
+    )  # (m, 4): bar, paid for holding, reason, how many fills came before it; told with the fills
 
 
 def scan(
@@ -255,12 +257,14 @@ class _Job:
         noted = written[:count].reshape(-1, NOTE)
         curve = self._curve(noted) if with_curve else None
         is_fill = noted[:, 1] != 0
-        fills, charges = (noted[is_fill], noted[~is_fill][:, [0, 3, 4]]) if with_fills else (None, None)
-        return Run(params, earned, sleeve, stats, curve, fills, charges)
+        if not with_fills:
+            return Run(params, earned, sleeve, stats, curve, None, None)
+        charges = np.column_stack([noted[:, [0, 3, 4]], np.cumsum(is_fill)])[~is_fill]
+        return Run(params, earned, sleeve, stats, curve, noted[is_fill], charges)
 
     def _curve(self, noted: Integers) -> Integers:
         """The equity at each close (n,), in ledger units, from the fills: the same integers as the book's."""
-        bar, lots, ticks, fee, _ = noted.T
+        bar, lots, ticks, fee, *_ = noted.T
         cash, held = np.zeros((2, len(self.bars)), np.int64)
         cash[0] = self.cash
         np.add.at(cash, bar, -(lots * ticks * self.scale.unit + fee))

@@ -40,6 +40,9 @@ def test_a_run_leaves_four_files_that_agree(result: Result, tmp_path: Path) -> N
     rows = list(csv.DictReader((tmp_path / "out" / "trades.csv").read_text().splitlines()))
     assert len(rows) == len(result.trades)
     assert sum(Decimal(row["pnl"]) for row in rows) == sum(trade.pnl for trade in result.trades)
+    told = [float(row["result_r"]) for row in rows]
+    assert sum(told) / len(told) == pytest.approx(result.metrics.expectancy_r)
+    assert "<th>In R</th>" in (tmp_path / "out" / "report.html").read_text()
     table = pyarrow.parquet.read_table(tmp_path / "out" / "equity.parquet")
     assert table["timestamp"].to_numpy().tolist() == result.experiment.bars.columns.opened_at_ms.tolist()
     assert np.array_equal(table["equity"].to_numpy(), result.equity)

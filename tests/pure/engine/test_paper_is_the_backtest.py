@@ -56,5 +56,5 @@ async def test_the_fills_on_paper_are_those_of_the_backtest(
         for fill in told
     ] == [
         (int(columns.opened_at_ms[bar]), int(lots), scale.price(int(ticks)), scale.amount(int(fee)))
-        for bar, lots, ticks, fee, _ in run.fills
+        for bar, lots, ticks, fee, *_ in run.fills
     ]

@@ -54,7 +54,7 @@ def traded(
     terms = Terms(instrument, "1m", costs, Decimal(1000), size=Decimal(size) if size else None, exposure=exposure)
     run = execute(Targets.of(exposures, **exits), bars, terms, trade_from=trade_from, with_fills=True, with_curve=True)
     assert run.fills is not None
-    return run, [Fill(*fill) for fill in run.fills.tolist()]
+    return run, [Fill(*fill) for *fill, _ in run.fills.tolist()]
 
 
 def test_what_a_close_wants_is_filled_at_the_next_open() -> None:

@@ -57,7 +57,7 @@ def played(
     run = execute(Targets.of(exposures, **(targets or {})), bars, on, with_fills=True, with_curve=True)
     assert run.fills is not None and run.curve is not None
     assert run.curve[-1] == run.stats.equity
-    return run, [(bar, lots, ticks / 100, REASONS[why]) for bar, lots, ticks, _, why in run.fills.tolist()]
+    return run, [(bar, lots, ticks / 100, REASONS[why]) for bar, lots, ticks, _, why, _ in run.fills.tolist()]
 
 
 # where market orders are filled
@@ -283,7 +283,7 @@ def test_a_fee_falls_when_enough_was_traded_in_the_run() -> None:
     )
     assert run.fills is not None
     # 100 a fill: the first two at 10 bps (0 and 100 traded), the third at 5 bps (200), the fourth free (300)
-    assert [fee for *_, fee, _ in run.fills.tolist()] == [10_000_000, 10_000_000, 5_000_000, 0]
+    assert run.fills[:, 3].tolist() == [10_000_000, 10_000_000, 5_000_000, 0]
 
 
 # what holding costs
@@ -298,7 +298,7 @@ def test_funding_is_paid_by_who_is_long_at_its_time_and_received_by_who_is_short
         run, _ = played([*candles], [side] * 4, instrument=PERP, step_ms=3_600_000, funding=funding)
         amount = Scale.of(PERP).units(Decimal(paid))
         assert run.charges is not None
-        assert [(bar, cost, REASONS[why]) for bar, cost, why in run.charges.tolist()] == [(2, amount, "funding")]
+        assert [(bar, cost, REASONS[why]) for bar, cost, why, _ in run.charges.tolist()] == [(2, amount, "funding")]
         assert run.stats.charges == amount
         assert run.stats.equity == Scale.of(PERP).units(Decimal(1000)) - amount
 
@@ -308,7 +308,8 @@ def test_funding_inside_a_bar_is_on_what_is_held_after_its_open() -> None:
     run, _ = played([FLAT, FLAT], [1.0, 1.0], instrument=PERP, step_ms=DAY_MS, funding=funding)
     assert run.charges is not None
     # bought at the open of day 1: not held yet at that very time, held at 8 o'clock
-    assert run.charges.tolist() == [[1, Scale.of(PERP).units(Decimal("0.1")), REASONS.index("funding")]]
+    # one fill, that of the open, came before it
+    assert run.charges.tolist() == [[1, Scale.of(PERP).units(Decimal("0.1")), REASONS.index("funding"), 1]]
 
 
 def test_only_perpetuals_have_funding() -> None:
@@ -332,7 +333,7 @@ def test_a_short_in_shares_pays_by_the_day_for_what_it_borrows() -> None:
     assert run.charges is not None
     # sold short at the open of day 1; 36.5 % a year of 100 is 0.1 for each of the two days that follow
     tenth = Scale.of(year).units(Decimal("0.1"))
-    assert run.charges.tolist() == [[bar, tenth, REASONS.index("borrowing")] for bar in (2, 3)]
+    assert run.charges.tolist() == [[bar, tenth, REASONS.index("borrowing"), 1] for bar in (2, 3)]
     assert run.stats.equity == Scale.of(year).units(Decimal("999.8"))
 
 

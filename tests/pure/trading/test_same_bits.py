@@ -335,7 +335,7 @@ def conserved(run: Run, bars: Columns, terms: Terms) -> None:
     for i, mark in enumerate(marks):
         taken = 0
         while fills and fills[0][0] == i:
-            _, bought, ticks, fee, _ = fills.pop(0)
+            _, bought, ticks, fee, *_ = fills.pop(0)
             cash -= bought * ticks * scale.unit + fee
             lots += bought
             taken += abs(bought)

@@ -68,6 +68,8 @@ async def test_a_run_is_queued_done_and_counted_in_the_runs_database(suite: Hous
     assert told["summary"]["bars"] == HISTORY
     assert told["summary"]["trades"] > 0
     assert told["run_id"] == told["summary"]["run_id"]
+    results = [trade["result_r"] for trade in told["trades"]]
+    assert sum(results) / len(results) == pytest.approx(told["summary"]["metrics"]["expectancy_r"])
     with RunStore(suite.folder / "backtests") as store:
         manifest = store.manifest(told["run_id"])
     assert manifest is not None
