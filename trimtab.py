@@ -1,7 +1,7 @@
 """The face: what strategies and notebooks may import, and nothing else.
 
     from trimtab import Bar, Regime, Target, flat, kernel, long, ring, sma, sma_step, strategy
-    from trimtab import Bars, backtest, grid, targets_from_signals
+    from trimtab import Bars, backtest, find_presets, grid, targets_from_signals, walk_forward
 
 Backtests bring numba; it is imported when one of them is first asked for.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shared.contracts.governance import Costs, Figures
+from shared.contracts.governance import Costs, Figures, SlippageModel
 from shared.contracts.instruments import Instrument
 from shared.trading.checker import faults
 from shared.trading.higher_bars import Higher, higher, higher_open, higher_step
@@ -54,7 +54,7 @@ from shared.trading.values import UNKNOWN, Bar, Regime, Target, flat, is_known, 
 
 if TYPE_CHECKING:
     from services.backtest_suite.data import Bars, read_bars
-    from services.backtest_suite.notebook import backtest, grid
+    from services.backtest_suite.notebook import backtest, find_presets, grid, walk_forward
     from shared.trading.columns import Columns, MarketColumns
     from shared.trading.compiled import (
         Failure,
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 HEAVY = {
     **dict.fromkeys(("Bars", "read_bars"), "services.backtest_suite.data"),
-    **dict.fromkeys(("backtest", "grid"), "services.backtest_suite.notebook"),
+    **dict.fromkeys(("backtest", "find_presets", "grid", "walk_forward"), "services.backtest_suite.notebook"),
     "targets_from_signals": "shared.trading.compiled.signals",
     **dict.fromkeys(("Columns", "MarketColumns"), "shared.trading.columns"),
     **dict.fromkeys(("PortfolioRun", "PortfolioTerms", "scan_portfolio"), "shared.trading.compiled.portfolios"),
@@ -106,6 +106,7 @@ __all__ = [
     "Regime",
     "Rsi",
     "Run",
+    "SlippageModel",
     "Sma",
     "Strategy",
     "Target",
@@ -128,6 +129,7 @@ __all__ = [
     "ema_step",
     "execute",
     "faults",
+    "find_presets",
     "find_strategy",
     "flat",
     "freeze",
@@ -164,6 +166,7 @@ __all__ = [
     "true_range",
     "value",
     "vector_targets",
+    "walk_forward",
     "weigh_largest",
 ]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from services.backtest_suite.adjusting import adjust_columns, factors_of
+from services.backtest_suite.funding import Funding, read_funding
 from services.backtest_suite.grouping import bars_of_trades, grouped
 from services.backtest_suite.listing import (
     Calendar,
@@ -61,6 +62,7 @@ class Bars:
     instrument: Instrument
     universe: Universe = "unknown"  # of which set this is a member: as it was then, those that are left, or not known
     source: str = ""  # names of files, "frame"
+    funding: Funding | None = None  # of a perpetual; None: holding it costs nothing
     notes: tuple[str, ...] = field(default=(), compare=False)  # what was inferred, and what looks odd: for people
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class Bars:
         columns = bars_of(table, symbol)
         timeframe = timeframe or spacing(columns.opened_at_ms, symbol)
         instrument, notes = instrument_of(symbol, columns, kind, calendar, tick, lot)
-        return cls(symbol, timeframe, columns, instrument, universe, "frame", (*notes, *_jumps(columns)))
+        return cls(symbol, timeframe, columns, instrument, universe, "frame", notes=(*notes, *_jumps(columns)))
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -148,6 +150,15 @@ class Bars:
                 f"there are only those from {self.first:%Y-%m-%d %H:%M} to {self.last:%Y-%m-%d %H:%M}."
             )
         return replace(self, columns=part)
+
+    def with_funding(self, file: str | Path) -> Bars:
+        """The same, and what holding them cost by this file of times and rates. Raises NeedsOperator unless a perpetual."""
+        if self.instrument.kind != "perpetual":
+            raise NeedsOperator(
+                f"Only perpetuals have funding, {self.symbol} is {self.instrument.kind}. If these are a perpetual's bars, "
+                f"say so: the symbol is {self.symbol}-PERP then."
+            )
+        return replace(self, funding=read_funding(Path(file)))
 
     def resampled(self, timeframe: str) -> Bars:
         """The same in longer bars, on the grid of UTC. A bar that is cut off at the beginning or the end is left out."""
@@ -195,7 +206,7 @@ def read_bars(
         columns, source = _joined([part for part in parts if (part.symbol, part.timeframe) == key])
         found, calendar = kind_of(key[0], columns, kind)
         instrument, notes = instrument_of(key[0], columns, found, calendar, tick, lot)
-        bars = Bars(*key, columns, instrument, said, source, (*notes, *_jumps(columns)))
+        bars = Bars(*key, columns, instrument, said, source, notes=(*notes, *_jumps(columns)))
         if timeframe and bars.timeframe != timeframe:
             bars = bars.resampled(timeframe)
         made.append(bars.between(first, last))

@@ -101,6 +101,7 @@ class Experiment:
             shorts=a.shorts,
             fill=a.fill,
             exits=a.exits,
+            funding=None if self.bars.funding is None else (self.bars.funding.at_ms, self.bars.funding.rate),
         )
 
     @cached_property
@@ -119,6 +120,7 @@ class Experiment:
             timeframe=bars.timeframe,
             universe=bars.universe,
             sha256=bars.sha256,
+            funding_sha256="" if bars.funding is None else bars.funding.sha256(),
             first=bars.first,
             last=bars.last,
             bars=len(bars),
@@ -131,6 +133,8 @@ class Experiment:
     @cached_property
     def _common(self) -> bytes:
         common = common_of(self.strategy, self.bars.sha256, self.assumptions)
+        if self.bars.funding is not None:
+            common += self.bars.funding.sha256().encode()
         return common if self.targets is None else common + b"".join(column.tobytes() for column in self.targets.all())
 
     def run(self, params: Mapping[str, object] | None = None, *, trials: int = 1) -> Result:

@@ -32,6 +32,9 @@ from shared.trading.strategy import Strategy
 Params = dict[str, int | float | bool]
 Exits = Literal["on_close", "at_venue"]
 Fill = Literal["next_open", "same_close", "next_close"]
+# As people write them, on the command line and over HTTP.
+FILLS: dict[str, Fill] = {"next-open": "next_open", "same-close": "same_close", "next-close": "next_close"}
+EXITS: dict[str, Exits] = {"on-close": "on_close", "at-venue": "at_venue"}
 SHORT = 12  # characters of a fingerprint that begin a run id; the ordinal behind them keeps ids apart
 LIBRARIES = ("trimtab", "numpy", "numba", "polars", "pyarrow", "msgspec")
 
@@ -44,6 +47,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str = ""  # as it was said; "" where the file told it
     timeframe: str = ""
     adjusted: bool = False
+    funding: str = ""  # a perpetual's, by its file; "": none
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     timeframe: str
     universe: Universe  # who was allowed into the data set
     sha256: str  # of the columns
+    funding_sha256: str = ""  # of times and rates; "": none was charged
     first: datetime
     last: datetime
     bars: int

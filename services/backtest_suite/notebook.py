@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Unpack
 
 import msgspec
 
+from services.backtest_suite import presets
+from services.backtest_suite import walk_forward as walk
 from services.backtest_suite.axes import Axes, axes_of
 from services.backtest_suite.backends import Backend
 from services.backtest_suite.data import Bars
 from services.backtest_suite.driver import DECIDED, Experiment, Given
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, Progress, run_grid
 from services.backtest_suite.manifests import Reading
+from services.backtest_suite.presets import PresetSearch, Split
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import DEFAULT_FOLDER, RunStore
 from services.backtest_suite.sources import bars_found, strategy_named
+from services.backtest_suite.walk_forward import SETS, WalkForward
+from services.backtest_suite.windows import Scheme, length_of
 from shared.contracts.errors import NeedsOperator
 from shared.trading.compiled import Targets
 from shared.trading.strategy import Strategy
@@ -70,12 +76,11 @@ def grid(
 
     Axes may also be written as on the command line: `["fast=5:50:5"]`. The rest is as in `backtest`.
     """
-    named = {name: tuple(values) for name, values in axes.items()} if isinstance(axes, dict) else axes_of(list(axes))
     experiment = _experiment(strategy, bars, lot, given)
     with _counted(data_dir) as store:
         return run_grid(
             experiment,
-            named,
+            _named(axes),
             store,
             metric=metric,
             backend=backend,
@@ -84,6 +89,93 @@ def grid(
             use_cache=use_cache,
             on_progress=on_progress,
         )
+
+
+def walk_forward(
+    strategy: Named,
+    bars: Bars | str | Path | Any,
+    *,
+    train: timedelta | str,
+    test: timedelta | str,
+    anchored: bool = False,
+    embargo: int = 0,
+    axes: Axes | Sequence[str] = (),
+    sets: int = SETS,
+    metric: str = "sharpe",
+    workers: int | None = None,
+    use_cache: bool = True,
+    on_progress: Progress | None = None,
+    lot: Amount | None = None,
+    data_dir: str | Path | None = DEFAULT_FOLDER,
+    **given: Unpack[Given],
+) -> WalkForward:
+    """Tune on a span, trade the one after it, go on: `walk_forward("momentum", bars, train="365d", test="90d")`.
+
+    Each window tries the sets of `axes`, or `sets` that are drawn from the schema by `seed`. `embargo` is in bars. The
+    rest is as in `backtest`.
+    """
+    scheme = Scheme(_length(train), _length(test), anchored, embargo)
+    experiment = _experiment(strategy, bars, lot, given)
+    with _counted(data_dir) as store:
+        return walk.walk_forward(
+            experiment,
+            scheme,
+            _named(axes),
+            store,
+            sets=sets,
+            metric=metric,
+            workers=workers,
+            use_cache=use_cache,
+            on_progress=on_progress,
+        )
+
+
+def find_presets(
+    strategy: Named,
+    bars: Bars | str | Path | Any,
+    *,
+    timeframes: Sequence[str] = (),
+    train_share: float = 0.5,
+    test_share: float = 0.25,
+    tested: int = 10,
+    best: int = 3,
+    least_trades: int = 5,
+    axes: Axes | Sequence[str] = (),
+    sets: int = SETS,
+    metric: str = "sharpe",
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    lot: Amount | None = None,
+    data_dir: str | Path | None = DEFAULT_FOLDER,
+    **given: Unpack[Given],
+) -> PresetSearch:
+    """Tune on the oldest bars, try the best on those after them, leave the newest to the governor.
+
+    `found.passed` are those that may be proposed, and `found.candidates("sim")` what the governor would be told of them.
+    The rest is as in `walk_forward`.
+    """
+    split = Split(train_share, test_share, tested, best, least_trades)
+    experiment = _experiment(strategy, bars, lot, given)
+    with _counted(data_dir) as store:
+        return presets.find_presets(
+            experiment,
+            split,
+            _named(axes),
+            store,
+            timeframes=timeframes,
+            sets=sets,
+            metric=metric,
+            workers=workers,
+            on_progress=on_progress,
+        )
+
+
+def _named(axes: Axes | Sequence[str]) -> Axes:
+    return {name: tuple(values) for name, values in axes.items()} if isinstance(axes, dict) else axes_of(list(axes))
+
+
+def _length(given: timedelta | str) -> timedelta:
+    return given if isinstance(given, timedelta) else length_of(given)
 
 
 def _experiment(strategy: Named | Targets, bars: Any, lot: Amount | None, given: Given) -> Experiment:

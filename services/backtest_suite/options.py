@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -14,10 +13,13 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from services.backtest_suite.charges import costs_of
 from services.backtest_suite.data import Universe
 from services.backtest_suite.driver import Experiment, Given
+from services.backtest_suite.manifests import EXITS, FILLS
 from services.backtest_suite.run_store import DEFAULT_FOLDER
 from services.backtest_suite.sources import Found, bars_found, readings
+from services.backtest_suite.windows import length_of
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs
 from shared.contracts.times import parse_time
@@ -42,18 +44,10 @@ def amount(text: str) -> Decimal:
 
 def length(text: str) -> timedelta:
     """A length of time of the command line."""
-    found = re.fullmatch(r"(\d+)([mhdw])", text.strip())
-    if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"Expected a length such as 365d, 12w, 48h or 90m, was {text!r}.")
-    return (
-        int(found[1])
-        * {
-            "m": timedelta(minutes=1),
-            "h": timedelta(hours=1),
-            "d": timedelta(days=1),
-            "w": timedelta(weeks=1),
-        }[found[2]]
-    )
+    try:
+        return length_of(text)
+    except BadMessage as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -86,10 +80,20 @@ class Asked:
     min_fee: Annotated[Decimal, typer.Option(parser=amount, help="Of each fill, in quote currency.")] = Decimal(0)
     slippage_bps: Annotated[float, typer.Option(help="Against you, on each market order.")] = 5.0
     spread_bps: Annotated[float, typer.Option(help="Between bid and ask; half of it is paid.")] = 0.0
+    fee_tiers: Annotated[
+        str, typer.Option(help="Such as 100000=8,1000000=6: the fee in bps, from so much traded in the run on.")
+    ] = ""
+    slippage_model: Annotated[
+        str,
+        typer.Option(help="crypto, shares, or such as volatility,size,weekend=1.5,noise=0.75: --slippage-bps moves."),
+    ] = ""
     borrow_bps: Annotated[
         float | None, typer.Option(help="A year, of shares that are owed.", show_default="no shorts")
     ] = None
     volume_share: Annotated[float, typer.Option(help="Of a bar's volume that orders may take; 0: all they want.")] = 0.0
+    funding: Annotated[
+        Path | None, typer.Option(help="Of a perpetual: a file of times and rates (8 hours, mostly).")
+    ] = None
     size: Annotated[
         Decimal | None, typer.Option(parser=amount, help="Units of every position.", show_default="by --exposure")
     ] = None
@@ -115,7 +119,10 @@ class Asked:
     @property
     def costs(self) -> Costs:
         try:
-            return Costs(
+            return costs_of(
+                fee_tiers=self.fee_tiers,
+                slippage_model=self.slippage_model,
+                seed=self.seed,
                 fee_bps=self.fee_bps,
                 slippage_bps=self.slippage_bps,
                 maker_bps=self.maker_bps,
@@ -124,7 +131,7 @@ class Asked:
                 borrow_bps_year=self.borrow_bps,
                 max_volume_share=self.volume_share,
             )
-        except ValueError as error:
+        except BadMessage as error:
             raise typer.BadParameter(str(error)) from None
 
     @property
@@ -133,8 +140,8 @@ class Asked:
         return Given(
             cash=self.cash,
             costs=self.costs,
-            fill=_FILLS[self.fill],
-            exits="on_close" if self.exits == "on-close" else "at_venue",
+            fill=FILLS[self.fill],
+            exits=EXITS[self.exits],
             size=self.size,
             exposure=self.exposure,
             shorts=self.shorts,
@@ -147,15 +154,12 @@ class Asked:
 
     def found(self) -> list[Found]:
         """The bars that were named."""
-        asked = readings(self.data or (), self.symbol, self.timeframe, self.adjusted, self.stack)
+        asked = readings(self.data or (), self.symbol, self.timeframe, self.adjusted, self.stack, self.funding)
         return [
             found
             for reading in asked
             for found in bars_found(reading, first=self.first, last=self.last, lot=self.lot, universe=self.universe)
         ]
-
-
-_FILLS: dict[str, Any] = {name.replace("_", "-"): name for name in ("next_open", "same_close", "next_close")}
 
 
 def asks(verb: Callable[..., None]) -> Callable[..., None]:

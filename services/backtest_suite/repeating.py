@@ -55,10 +55,11 @@ def experiment_of(manifest: Manifest) -> Experiment:
     for each in found:
         if (each.bars.symbol, each.bars.timeframe) == (data.symbol, data.timeframe):
             bars = replace(each.bars, instrument=manifest.assumptions.instrument)
-            if bars.sha256 == data.sha256:
-                return Experiment(strategy, bars, manifest.assumptions, each.reading)
+            again = Experiment(strategy, bars, manifest.assumptions, each.reading)
+            if (again.data.sha256, again.data.funding_sha256) == (data.sha256, data.funding_sha256):
+                return again
     names = ", ".join(f"{each.bars.symbol} {each.bars.timeframe} {each.bars.sha256[:12]}" for each in found)
     raise NeedsOperator(
         f"Run {manifest.run_id} was made on {data.symbol} {data.timeframe} {data.sha256[:12]}, there is {names}. "
-        "The bars have changed."
+        "The bars have changed, or their funding."
     )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from services.backtest_suite.candidates import candidates_in
+from services.backtest_suite.charges import costs_of
 from services.backtest_suite.jobs import Job, Jobs
+from services.backtest_suite.manifests import EXITS, FILLS
 from services.backtest_suite.settings import BacktestSettings
 from shared.contracts.errors import BadMessage
-from shared.contracts.governance import Costs
 from shared.contracts.instruments import check_symbol
 from shared.contracts.jobs import BacktestOrdered
 from shared.contracts.subjects import PRESET_CANDIDATE
@@ -40,10 +41,21 @@ class Wanted(BaseModel, extra="forbid"):
     first: AwareDatetime | None = Field(None, alias="from")
     last: AwareDatetime | None = Field(None, alias="to")
     fee_bps: float = Field(10.0, ge=0, le=1000)
+    maker_bps: float | None = Field(None, ge=0, le=1000)
+    min_fee: Decimal = Field(Decimal(0), ge=0, allow_inf_nan=False)
+    fee_tiers: str = Field("", description="Such as 100000=8,1000000=6: bps from so much traded in the run on.")
     slippage_bps: float = Field(5.0, ge=0, le=1000)
+    spread_bps: float = Field(0.0, ge=0, le=1000)
+    slippage_model: str = Field("", description="crypto, shares, or such as volatility,size,weekend=1.5,noise=0.75.")
+    borrow_bps: float | None = Field(None, ge=0, le=10_000)
+    volume_share: float = Field(0.0, ge=0, le=1)
     cash: Decimal = Field(Decimal(10_000), gt=0, allow_inf_nan=False)
+    size: Decimal | None = Field(None, gt=0, allow_inf_nan=False)
     exposure: float = Field(1.0, ge=0, le=1)
-    seed: int = Field(0, ge=0)
+    shorts: bool = True
+    fill: Literal["next-open", "same-close", "next-close"] = "next-open"
+    exits: Literal["on-close", "at-venue"] = "on-close"
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class Proposed(BaseModel):
@@ -125,9 +137,24 @@ def _order(wanted: Wanted, name: str, now: datetime) -> BacktestOrdered:
             metric=wanted.metric,
             first=wanted.first,
             last=wanted.last,
-            costs=Costs(fee_bps=wanted.fee_bps, slippage_bps=wanted.slippage_bps),
+            costs=costs_of(
+                fee_bps=wanted.fee_bps,
+                maker_bps=wanted.maker_bps,
+                min_fee=wanted.min_fee,
+                fee_tiers=wanted.fee_tiers,
+                slippage_bps=wanted.slippage_bps,
+                spread_bps=wanted.spread_bps,
+                slippage_model=wanted.slippage_model,
+                borrow_bps_year=wanted.borrow_bps,
+                max_volume_share=wanted.volume_share,
+                seed=wanted.seed,
+            ),
             cash=wanted.cash,
+            fill=FILLS[wanted.fill],
+            exits=EXITS[wanted.exits],
+            size=wanted.size,
             exposure=wanted.exposure,
+            shorts=wanted.shorts,
             seed=wanted.seed,
             ordered_at=now,
         )

@@ -63,21 +63,37 @@ def bars_found(
         )
     else:
         bars = [_from_ingester(reading, first, last, lot, universe)]
+    if reading.funding:
+        bars = [_funded(bars, Path(reading.funding))]
     return [Found(each, reading) for each in bars]
 
 
-def readings(paths: Sequence[Path], symbol: str, timeframe: str, adjusted: bool, stack: Path) -> list[Reading]:
+def _funded(bars: Sequence[Bars], file: Path) -> Bars:
+    """The one series, with the funding of this file."""
+    if len(bars) != 1:
+        names = ", ".join(f"{each.symbol} {each.timeframe}" for each in bars)
+        raise NeedsOperator(f"A file of funding is of one instrument, the bars are of {names}. Name one of them.")
+    return bars[0].with_funding(file)
+
+
+def readings(
+    paths: Sequence[Path], symbol: str, timeframe: str, adjusted: bool, stack: Path, funding: Path | None = None
+) -> list[Reading]:
     """What `--data`, or else `--symbol` and `--timeframe`, ask for."""
+    funded = "" if funding is None else str(funding.resolve())
+    if funded and len(paths) > 1:
+        raise NeedsOperator("A file of funding is of one instrument: give one --data.")
     if paths:
         return [
-            Reading(path=str(path.resolve()), symbol=symbol, timeframe=timeframe, adjusted=adjusted) for path in paths
+            Reading(path=str(path.resolve()), symbol=symbol, timeframe=timeframe, adjusted=adjusted, funding=funded)
+            for path in paths
         ]
     if not symbol or not timeframe:
         raise NeedsOperator(
             "A backtest needs bars: --data FILE_OR_DIR, or --symbol and --timeframe of what the ingester of a running "
             "stack holds."
         )
-    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe)]
+    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe, funding=funded)]
 
 
 def _from_ingester(
@@ -112,4 +128,4 @@ def held_bars(
         raise NeedsOperator(f"The {source} holds no bars of {symbol} {timeframe} in that span.")
     kind, calendar = kind_of(symbol, columns, None)
     instrument, notes = instrument_of(symbol, columns, kind, calendar, None, lot)
-    return Bars(symbol, timeframe, columns, instrument, universe or "unknown", source, tuple(notes))
+    return Bars(symbol, timeframe, columns, instrument, universe or "unknown", source, notes=tuple(notes))

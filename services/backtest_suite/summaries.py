@@ -95,7 +95,7 @@ def provenance_of(experiment: Experiment) -> list[Said]:
         Said("to", f"{bars.last:%Y-%m-%d}"),
         Said("bars", f"{len(bars):,}"),
         Said("universe", UNIVERSES[bars.universe], bars.universe != "point_in_time"),
-        Said("costs", costs_told(a.costs)),
+        Said("costs", costs_told(a.costs) + ("" if bars.funding is None else f", {len(bars.funding):,} fundings")),
         Said("cash", f"{a.cash:,} {quote}"),
         Said("size", sized),
         Said("filled", FILLS[a.fill]),
@@ -119,9 +119,12 @@ def costs_told(costs: Costs) -> str:
     if costs.min_fee:
         told.append(f"at least {costs.min_fee} a fill")
     if costs.tiers:
-        told.append(f"{len(costs.tiers)} tiers")
-    if costs.slippage_model is not None:
-        told.append("slippage by volatility and size")
+        told.append("then " + ", ".join(f"{bps:g} bps from {notional:,}" for notional, bps in costs.tiers))
+    if (model := costs.slippage_model) is not None:
+        follows = [name for name in ("volatility", "size") if getattr(model, name)]
+        follows += [f"{name} x {getattr(model, name):g}" for name in ("weekend", "stress") if getattr(model, name) != 1]
+        follows += [f"noise {model.noise:g}"] if model.noise else []
+        told.append(f"moving by {', '.join(follows) or 'nothing'}")
     if costs.borrow_bps_year is not None:
         told.append(f"borrow {costs.borrow_bps_year:g} bps a year")
     if costs.max_volume_share:

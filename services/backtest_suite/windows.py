@@ -8,6 +8,7 @@ anchored  |--- train ---|e|- test -|
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -16,9 +17,19 @@ import msgspec
 import numpy as np
 
 from services.backtest_suite.driver import Experiment
-from shared.contracts.errors import NeedsOperator
+from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.times import MILLISECOND, timeframe_ms
 from shared.trading.columns import Integers
+
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def length_of(text: str) -> timedelta:
+    """`365d`, `12w`, `48h` or `90m`. Raises BadMessage on anything else."""
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
+    if found is None or int(found[1]) == 0:
+        raise BadMessage(f"Expected a length such as 365d, 12w, 48h or 90m, was {text!r}.")
+    return int(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)

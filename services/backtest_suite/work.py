@@ -69,7 +69,16 @@ def work(
     """
     bars = held_bars(order.symbol, order.timeframe, columns, "ingester")
     experiment = Experiment.of(
-        strategy, bars, cash=order.cash, costs=order.costs, exposure=order.exposure, seed=order.seed
+        strategy,
+        bars,
+        cash=order.cash,
+        costs=order.costs,
+        fill=order.fill,
+        exits=order.exits,
+        size=order.size,
+        exposure=order.exposure,
+        shorts=order.shorts,
+        seed=order.seed,
     )
     with RunStore(folder) as store:
         if not order.grid:

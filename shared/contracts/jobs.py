@@ -83,11 +83,16 @@ class BacktestOrdered(Message, frozen=True, kw_only=True):
     exposure: float  # times the strategy's own
     seed: int
     ordered_at: datetime  # venue time
+    fill: Literal["next_open", "same_close", "next_close"] = "next_open"  # where market orders are filled
+    exits: Literal["on_close", "at_venue"] = "on_close"  # judged on closed bars, or resting at the venue
+    size: Decimal | None = None  # base units of every position; None: by exposure
+    shorts: bool = True  # where the instrument allows them
 
     def __post_init__(self) -> None:
         require_token(self, self.job_id, self.strategy, self.symbol, self.timeframe)
         require(self.cash.is_finite() and self.cash > 0, self, "cash > 0")
         require(0.0 <= self.exposure <= 1.0, self, "exposure in 0..1")
+        require(self.size is None or (self.size.is_finite() and self.size > 0), self, "size > 0")
         require(self.first is None or self.last is None or self.first <= self.last, self, "first <= last")
 
     @property

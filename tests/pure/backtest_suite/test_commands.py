@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,49 @@ def test_presets_of_two_horizons_are_written_for_the_governor(hourly: list[str],
     assert "may be proposed, each the best of 24 trials" in said([*asked, "--timeframes", "1h,4h"], tmp_path)
     with pytest.raises(NeedsOperator, match="Nothing runs on the data folder"):
         said([*asked, "--send", "--stack", str(tmp_path)], tmp_path)
+
+
+DEAR = [
+    "--fee-tiers",
+    "1000=60",
+    "--min-fee",
+    "3",
+    "--spread-bps",
+    "4",
+    "--slippage-model",
+    "crypto,noise=0.5",
+    "--seed",
+    "3",
+]
+VERBS: dict[str, tuple[list[str], Callable[[dict[str, Any]], float]]] = {
+    "run": ([], lambda told: told["fees"]),
+    "grid": (["--grid", "fast=10"], lambda told: told["best"][0]["metrics"]["fees"]),
+    "walk-forward": (
+        ["--train", "60d", "--test", "30d", "--grid", "fast=10"],
+        lambda told: told["out_of_sample"]["fees"],
+    ),
+    "presets": (["--grid", "fast=10"], lambda told: told["tried"][0]["out_of_sample"]["fees"]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_charges_what_it_is_told_to(verb: str, hourly: list[str], tmp_path: Path) -> None:
+    options, fees_of = VERBS[verb]
+    asked = [verb, *RUN[1:], *hourly, *options]
+    cheap, dear = (fees_of(json_of([*asked, *costs], tmp_path)) for costs in (["--fee-bps", "1"], DEAR))
+    assert dear > 5 * cheap > 0
+
+
+def test_a_perpetual_pays_its_funding(hourly: list[str], tmp_path: Path, test_data: Path) -> None:
+    perpetual = [*RUN, *hourly, "--symbol", "BTC-USDT-PERP"]
+    funding = ["--funding", str(test_data / "crypto" / "funding_8h" / "BTCUSDT_funding.parquet")]
+    without, told = json_of(perpetual, tmp_path), json_of([*perpetual, *funding], tmp_path)
+    assert told["equity_final"] != without["equity_final"]
+    assert told["trades"] == without["trades"]
+    assert "6,362 fundings" in said([*perpetual, *funding], tmp_path).replace("\n", " ")
+    with pytest.raises(NeedsOperator, match="Only perpetuals have funding, BTC-USDT is spot"):
+        said([*RUN, *hourly, *funding], tmp_path)
+    assert "A slippage model is crypto" in said([*RUN, *hourly, "--slippage-model", "cripto"], tmp_path, exit_code=2)
 
 
 def test_a_strategy_of_ones_own_is_named_by_its_file(hourly: list[str], tmp_path: Path) -> None:

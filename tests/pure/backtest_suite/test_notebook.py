@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shared.contracts.errors import NeedsOperator
+from shared.contracts.errors import BadMessage, NeedsOperator
+from shared.contracts.governance import Costs, SlippageModel
 from tests.pure.backtest_suite.markets import BTC, FREE, bars_at, experiment, trends
-from trimtab import Targets, backtest, grid, targets_from_signals
+from trimtab import Targets, backtest, find_presets, grid, targets_from_signals, walk_forward
 
 
 def test_a_frame_a_name_and_plain_numbers_are_enough(tmp_path: Path) -> None:
@@ -30,6 +32,23 @@ def test_a_grid_counts_what_it_tried(tmp_path: Path) -> None:
     assert found.trials == len(found.outcomes) == 6
     assert grid("trend_follow", trends(), ["fast=5:15:5", "slow=30,60"], data_dir=tmp_path).computed == 0
     assert "median" in found._repr_html_()
+
+
+def test_a_walk_forward_and_presets_are_called_as_a_grid_is(tmp_path: Path) -> None:
+    axes = {"entry": (10, 20, 40), "exit": (5, 10)}
+    walked = walk_forward("momentum", trends(2400), train="40d", test="20d", axes=axes, data_dir=tmp_path)
+    assert (len(walked.steps), walked.result.trials) == (3, 6)
+    assert walked._repr_html_().count("<svg") == 1
+    spread = walk_forward(
+        "momentum", trends(2400), train=timedelta(days=40), test="20d", axes=["entry=10,20,40", "exit=5,10"],
+        data_dir=None, costs=Costs(fee_bps=10, slippage_bps=5, slippage_model=SlippageModel(noise=0.5)),
+    )  # fmt: skip
+    assert spread.result.equity_final != walked.result.equity_final
+    found = find_presets("momentum", trends(2400), axes=axes, least_trades=2, data_dir=tmp_path)
+    assert found.passed
+    assert [one.trials for one in found.candidates("sim")] == [6] * len(found.passed)
+    with pytest.raises(BadMessage, match=r"a length such as 365d, 12w, 48h or 90m, was 'a year'"):
+        walk_forward("momentum", trends(), train="a year", test="20d")
 
 
 def test_entries_and_exits_are_traded_after_the_bar_on_which_they_are_true() -> None:

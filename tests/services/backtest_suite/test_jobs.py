@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -12,12 +13,24 @@ import pytest
 
 from services.backtest_suite import jobs as queue
 from services.backtest_suite.candidates import candidates_in, written
+from services.backtest_suite.driver import Experiment
 from services.backtest_suite.run_store import RunStore
+from services.backtest_suite.sources import held_bars
 from services.backtest_suite.work import work
+from shared.contracts.governance import Costs, SlippageModel
+from shared.contracts.market import BarClosed
 from shared.contracts.subjects import BACKTEST_ORDERED, PRESET_CANDIDATE
+from shared.contracts.times import to_ms
+from shared.trading.columns import Columns
+from shared.trading.strategies import BUILT_IN
 from tests.services.backtest_suite.conftest import BARS, HISTORY, PATIENCE_S, House
 
-ONE = {"strategy": "momentum", "symbol": "BTC-USDT", "timeframe": "1m", "params": {"entry": 20, "exit": 10}}
+ONE: dict[str, Any] = {
+    "strategy": "momentum",
+    "symbol": "BTC-USDT",
+    "timeframe": "1m",
+    "params": {"entry": 20, "exit": 10},
+}
 GRID = {**ONE, "params": {}, "grid": {"entry": [10, 20, 40], "exit": [5, 8]}}
 
 
@@ -25,6 +38,12 @@ async def ask(house: House, body: dict[str, Any], key: str = "") -> dict[str, An
     answer = await house.client.post("/backtest/run", json=body, headers={"Idempotency-Key": key} if key else {})
     assert answer.status_code == 202, answer.text
     return answer.json()
+
+
+def columns_of(bars: Sequence[BarClosed]) -> Columns:
+    return Columns.of(
+        *zip(*((to_ms(bar.opened_at), bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in bars), strict=True)
+    )
 
 
 async def over(house: House, job_id: str) -> dict[str, Any]:
@@ -58,6 +77,32 @@ class Held:
             return work(order, strategy, columns, folder, on_progress)
 
         monkeypatch.setattr(queue, "work", slow)
+
+
+async def test_a_run_is_made_on_the_terms_that_were_asked_for(suite: House) -> None:
+    terms = {
+        "fill": "same-close", "exits": "at-venue", "size": "2", "shorts": False, "maker_bps": 2, "min_fee": "0.5",
+        "fee_tiers": "500=8", "spread_bps": 4, "slippage_model": "volatility,noise=0.5", "volume_share": 1.0, "seed": 5,
+    }  # fmt: skip
+    told = await over(suite, (await ask(suite, {**ONE, **terms}))["id"])
+    bars = held_bars("BTC-USDT", "1m", columns_of(BARS[:HISTORY]), "test")
+    costs = Costs(
+        fee_bps=10, maker_bps=2, min_fee=Decimal("0.5"), tiers=((Decimal(500), 8.0),), slippage_bps=5, spread_bps=4,
+        slippage_model=SlippageModel(size=False, noise=0.5, seed=5), max_volume_share=1.0,
+    )  # fmt: skip
+    same = Experiment.of(
+        BUILT_IN["momentum"], bars, costs=costs, fill="same_close", exits="at_venue", size=Decimal(2), shorts=False, seed=5
+    ).run(ONE["params"])  # fmt: skip
+    assert told["summary"]["equity_final"] == float(same.equity_final)
+    assert told["run_id"].startswith(same.fingerprint[:12])
+    for wrong, said in (
+        ({"slippage_model": "windy"}, "A slippage model is crypto or shares"),
+        ({"fee_tiers": "9"}, "Expected fee tiers such as"),
+        ({"fill": "yesterday"}, "next-open"),
+    ):
+        answer = await suite.client.post("/backtest/run", json={**ONE, **wrong})
+        assert answer.status_code == 422
+        assert said in answer.text
 
 
 async def test_a_run_is_queued_done_and_counted_in_the_runs_database(suite: House) -> None:
