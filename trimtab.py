@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.contracts.governance import Costs, Figures, SlippageModel
 from shared.contracts.instruments import Instrument
+from shared.trading.arithmetic import safe_exp, safe_log, safe_sqrt, whole
 from shared.trading.checker import faults
 from shared.trading.higher_bars import Higher, higher, higher_open, higher_step
 from shared.trading.indicators import (
@@ -154,6 +155,9 @@ __all__ = [
     "ring",
     "rsi",
     "rsi_step",
+    "safe_exp",
+    "safe_log",
+    "safe_sqrt",
     "same",
     "scan",
     "scan_portfolio",
@@ -168,6 +172,7 @@ __all__ = [
     "vector_targets",
     "walk_forward",
     "weigh_largest",
+    "whole",
 ]
 
 

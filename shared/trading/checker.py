@@ -73,7 +73,7 @@ def _broken_rules(function: types.FunctionType) -> Iterator[str]:
 
 def _fault_of(node: ast.AST, names: dict[str, Any]) -> str:
     match node:
-        case ast.BinOp(op=ast.Pow()):
+        case ast.BinOp(op=ast.Pow()) | ast.AugAssign(op=ast.Pow()) | ast.Call(func=ast.Name(id="pow")):
             return "x ** y gives other bits compiled; write x * x, math.sqrt(x) or math.pow(x, y)"
         case ast.Call(func=ast.Name(id="Target"), args=args, keywords=keywords) if len(args) + len(keywords) < len(
             Target._fields

@@ -24,13 +24,14 @@ SIGNAL, STOP, TAKE_PROFIT, TRAIL, MAX_BARS, COMMAND, FUNDING, BORROWING = 0, 1, 
 REASONS = ("signal", "stop", "take_profit", "trail", "max_bars", "command", "funding", "borrowing")
 
 # Why a sleeve refused to go on, by number.
-TOO_LARGE, NOT_AN_EXPOSURE, CANNOT_REST, TWO_PRICES = 1, 2, 3, 4
+TOO_LARGE, NOT_AN_EXPOSURE, CANNOT_REST, TWO_PRICES, NO_DISTANCE = 1, 2, 3, 4, 5
 REFUSALS = (
     "",
     "the position would not fit the ledger's integers: use less cash or a coarser lot",
     "a target's exposure must be a number in -1..1",
     "an order that rests at the venue, by a limit or a trigger, is for backtests only",
     "a target may name a limit or a trigger, not both",
+    "stop, take-profit and trail are distances from the entry, in price, and never below 0 (NaN: none)",
 )
 NOTE = 6  # numbers that are noted of a fill: bar, lots, ticks, fee, reason, what is at stake after it
 NOISE = 1e-6  # ticks; 27123.45 x 100 is 2712345.0000000005, which must not become the next tick
@@ -262,6 +263,8 @@ def planned(
             return refusing(sleeve, CANNOT_REST)
         if target.limit > 0.0 and target.trigger > 0.0:
             return refusing(sleeve, TWO_PRICES)
+    if target.stop < 0.0 or target.take_profit < 0.0 or target.trail < 0.0 or target.max_bars < 0:
+        return refusing(sleeve, NO_DISTANCE)
     wanted = 0 if exposure == 0.0 or (exposure < 0.0 and not rules.shorts) else lots_for(exposure, equity, close, rules)
     wanted = permitted(wanted, book.lots, may_trade)
     order = wanted - book.lots

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, Literal, cast
@@ -21,8 +21,8 @@ from shared.contracts.instruments import Instrument
 from shared.contracts.times import timeframe_length
 from shared.trading import ledger
 from shared.trading.columns import Columns, Floats, Integers
-from shared.trading.compiled.callbacks import Failure, callback_targets, failure, vector_targets
-from shared.trading.compiled.loops import IN_DETAIL, PLAIN, UNKNOWN_COLUMN, Call, compiled_loop, follow_loop
+from shared.trading.compiled.callbacks import Failure, callback_targets, failure, place, vector_targets
+from shared.trading.compiled.loops import IN_DETAIL, PLAIN, UNKNOWN_COLUMN, Call, Loop, compiled_loop, follow_loop
 from shared.trading.compiled.targets import Targets
 from shared.trading.fills import CANNOT_REST, NOTE, REFUSALS, Sleeve
 from shared.trading.frictions import frictions
@@ -186,27 +186,40 @@ class _Job:
         results = compiled_loop(strategy, call.events)(call, table, trade_from)
         runs: list[Run | Failure] = []
         for params, first, result in zip(table, trade_from, results, strict=True):
-            notes = call.notes
+            played = call
             if result is not None and result[0].refused == CANNOT_REST:
-                again = self._call(columns, with_notes, False)
-                (result,) = compiled_loop(strategy, again.events)(again, [params], [first])
-                notes = again.notes
-            if result is None:
+                played = self._call(columns, with_notes, False)
+                (result,) = compiled_loop(strategy, played.events)(played, [params], [first])
+            if result is not None and result[0].refused:
+                loop = compiled_loop(strategy, played.events)
+                who, why = f"{strategy.name} {params}", result[0].refused
+                runs.append(self._refusal(who, why, played, partial(_sleeve_of, loop, params, first)))
+            elif result is None:
                 runs.append(failure(strategy, self.bars, params, self.regimes))
             else:
-                who = f"{strategy.name} {params}"
-                runs.append(self._told(who, params, result, first, notes, with_curve, with_fills))
+                runs.append(self._told(params, result, first, played.notes, with_curve, with_fills))
         return runs
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
         rests = bool(np.any(targets.limit > 0) or np.any(targets.trigger > 0))
         columns = (*self.bars.all(), *targets.all())
         call = self._call(columns, with_curve or with_fills, self.terms.is_plain and not rests)
-        result = follow_loop(call.events)(call, self.trade_from)
-        told = self._told("Targets", None, result, self.trade_from, call.notes, with_curve, with_fills)
-        if isinstance(told, Failure):
-            raise told
-        return told
+        follow = follow_loop(call.events)
+        result = follow(call, self.trade_from)
+        if why := result[0].refused:
+            raise self._refusal("Targets", why, call, lambda part: follow(part, self.trade_from)[0])
+        return self._told(None, result, self.trade_from, call.notes, with_curve, with_fills)
+
+    def _refusal(self, who: str, why: int, call: Call, play: Callable[[Call], Sleeve]) -> Failure:
+        """Why a sleeve could not go on, and at which bar: the first with which its prefix of the bars is refused."""
+        first, last = 0, len(self.bars) - 1
+        while first < last:
+            middle = (first + last) // 2
+            if play(replace(call, columns=[column[: middle + 1] for column in call.columns])).refused:
+                last = middle
+            else:
+                first = middle + 1
+        return Failure(f"{who}: {REFUSALS[why]}, at {place(self.bars, first)}.")
 
     def _call(self, columns: Sequence[Any], with_notes: bool, is_plain: bool) -> Call:
         terms = self.terms
@@ -236,17 +249,14 @@ class _Job:
 
     def _told(
         self,
-        who: str,
         params: Any,
         result: Any,
         trade_from: int,
         written: Integers,
         with_curve: bool,
         with_fills: bool,
-    ) -> Run | Failure:
+    ) -> Run:
         sleeve, stats, count = result
-        if sleeve.refused:
-            return Failure(f"{who}: {REFUSALS[sleeve.refused]}.")
         earned = figures(
             stats,
             bars=max(len(self.bars) - trade_from, 0),
@@ -271,6 +281,11 @@ class _Job:
         np.add.at(held, bar, lots)
         marks = (self.bars.close * float(1 / self.scale.tick) + 0.5).astype(np.int64)
         return np.cumsum(cash) + np.cumsum(held) * marks * self.scale.unit
+
+
+def _sleeve_of(loop: Loop, params: Any, first: int, call: Call) -> Sleeve:
+    (result,) = loop(call, [params], [first])
+    return result[0]
 
 
 def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:

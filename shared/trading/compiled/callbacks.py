@@ -54,7 +54,9 @@ def vector_targets(decide: Callable[..., Any], bars: Columns, *params: Any) -> T
         told = decide(bars, *params)
         targets = told if isinstance(told, Targets) else Targets.of(told)
     except Exception as error:
-        raise Failure(f"{who} raised {type(error).__name__}: {error}") from error
+        span = f"{from_ms(int(bars.opened_at_ms[0])):%Y-%m-%d %H:%M} to {from_ms(int(bars.opened_at_ms[-1])):%Y-%m-%d %H:%M}"
+        given = ", ".join([f"{len(bars):,} bars from {span}", *map(repr, params)])
+        raise Failure(f"{who} raised {type(error).__name__}, given {given}: {error}") from error
     if targets.exposure.shape != (len(bars),):
         raise Failure(f"{who} must give one exposure for each of the {len(bars)} bars, gave {targets.exposure.shape}.")
     is_exposure = np.abs(targets.exposure) <= 1.0

@@ -17,6 +17,7 @@ from numba.core.errors import NumbaError, NumbaIRAssumptionWarning
 from numba.extending import overload
 
 from shared.trading import (
+    arithmetic,
     exits,
     fills,
     frictions,
@@ -44,7 +45,7 @@ EXECUTION = {
 }
 # Kept one by one, so that a new strategy compiles in half the time. Others are kept within their loop alone: an entry names
 # the classes of its arguments, and a user's class cannot be found once its file has moved.
-KEPT = EXECUTION | {indicators.__name__, values.__name__}
+KEPT = EXECUTION | {arithmetic.__name__, indicators.__name__, values.__name__}
 RARE = {loop.opened_bar, fills.planned}  # reached at orders only; inlined they cost a fifth of the time to compile
 GENERIC = {indicators.value, indicators.is_ready}
 F = TypeVar("F", bound=Callable[..., Any])

@@ -262,21 +262,35 @@ def test_the_command_ends_with_the_code_that_it_documents(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+BREAKS = (
+    "from typing import NamedTuple\n"
+    "from trimtab import Bar, Regime, Target, flat, kernel, strategy\n"
+    "class Params(NamedTuple):\n    at: int = 100\n"
+    "class State(NamedTuple):\n    seen: int\n"
+    "@kernel\ndef start(p: Params) -> State:\n    return State(0)\n"
+    "@kernel\ndef step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:\n"
+    "    x = 1 // (p.at - s.seen)\n"
+    "    return State(s.seen + 1 + 0 * x), flat()\n"
+    "STRATEGY = strategy('breaks', Params, start, step, bounds={'at': (0, 10000)}, warmup=lambda p: 0)\n"
+)
+
+
 def test_a_strategy_that_raises_is_one_clear_line_with_the_bar(hourly: list[str], tmp_path: Path) -> None:
     file = tmp_path / "breaks.py"
-    file.write_text(
-        "from typing import NamedTuple\n"
-        "from trimtab import Bar, Regime, Target, flat, kernel, strategy\n"
-        "class Params(NamedTuple):\n    at: int = 100\n"
-        "class State(NamedTuple):\n    seen: int\n"
-        "@kernel\ndef start(p: Params) -> State:\n    return State(0)\n"
-        "@kernel\ndef step(s: State, bar: Bar, regime: Regime, p: Params) -> tuple[State, Target]:\n"
-        "    x = 1 // (p.at - s.seen)\n"
-        "    return State(s.seen + 1 + 0 * x), flat()\n"
-        "STRATEGY = strategy('breaks', Params, start, step, bounds={'at': (0, 10000)}, warmup=lambda p: 0)\n"
-    )
+    file.write_text(BREAKS)
     told = said(["run", str(file), *RUN[2:], *hourly], tmp_path, exit_code=1)
     assert "raised ZeroDivisionError at bar 100 (2022-01-05 04:00" in told
+
+
+def test_a_grid_of_which_every_set_fails_says_why_and_ends_with_one(hourly: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "breaks.py"
+    file.write_text(BREAKS)
+    asked = ["grid", str(file), *RUN[2:], *hourly, "--grid", "at=1,2,3", "--json"]
+    told = json.loads(said(asked, tmp_path, exit_code=1).splitlines()[-1])
+    assert (told["combinations"], told["failed"], told["best"]) == (3, 3, [])
+    assert "raised ZeroDivisionError at bar 1 (2022-01-01 01:00" in said(asked[:-1], tmp_path, exit_code=1).replace(
+        "\n", " "
+    )
 
 
 def test_the_earlier_systems_line_works_unchanged(test_data: Path, tmp_path: Path) -> None:

@@ -60,6 +60,16 @@ def test_every_strategy_that_we_bring_is_told_in_the_docs() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)) >= set(BUILT_IN)
 
 
+def test_every_test_that_the_page_of_hard_cases_names_is_there() -> None:
+    named = re.findall(r"`(test_\w+)`", (DOCS.parent / "hard_cases.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    tests = Path(__file__).parents[2]
+    there = {
+        name for file in tests.rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    }
+    assert sorted(set(named) - there) == []
+
+
 def test_what_is_known_to_miscompile_is_not_used() -> None:
     folder = Path(__file__).parents[3] / "shared" / "trading"
     for file in folder.rglob("*.py"):
