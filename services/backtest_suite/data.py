@@ -25,6 +25,7 @@ from services.backtest_suite.listing import (
     Calendar,
     Kind,
     absent_bars,
+    archived,
     instrument_of,
     kind_of,
     own_timeframe,
@@ -33,7 +34,7 @@ from services.backtest_suite.listing import (
     symbol_of,
 )
 from shared.artifacts.bar_files import SUFFIXES, read_table
-from shared.artifacts.bar_tables import bars_of, place, rows_of, symbols_in, table_of
+from shared.artifacts.bar_tables import bars_of, bars_of_closes, closes_in, place, rows_of, symbols_in, table_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import Instrument, timeframe_of_file
 from shared.contracts.times import from_ms, timeframe_ms, to_ms
@@ -49,6 +50,9 @@ JUMP = 0.5  # a bar's move above this is told: a split, a listing, or a wrong pr
 JUMPS_TOLD = 3
 SUMMER_TIME_MS = 3_600_000  # days of a market's own zone are an hour shorter once a year
 UNIVERSE_FILE = "universe.toml"
+CLOSES_ALONE = (
+    "closes alone: open, high and low are the close, the volume is 0, and no bar knows what happened inside it"
+)
 COMPANIONS = ("_factor_files.csv", "_map_files.csv")  # of share prices: what lies beside them and is no bars
 
 
@@ -203,10 +207,11 @@ def read_bars(
     said = universe or _universe(files[0].parent)
     made: list[Bars] = []
     for key in sorted({(part.symbol, part.timeframe) for part in parts}):
-        columns, source = _joined([part for part in parts if (part.symbol, part.timeframe) == key])
+        own = [part for part in parts if (part.symbol, part.timeframe) == key]
+        columns, source = _joined(own)
         found, calendar = kind_of(key[0], columns, kind)
         instrument, notes = instrument_of(key[0], columns, found, calendar, tick, lot)
-        bars = Bars(*key, columns, instrument, said, source, notes=(*notes, *_jumps(columns)))
+        bars = Bars(*key, columns, instrument, said, source, notes=(*own[0].notes, *notes, *_jumps(columns)))
         if timeframe and bars.timeframe != timeframe:
             bars = bars.resampled(timeframe)
         made.append(bars.between(first, last))
@@ -221,13 +226,15 @@ class _Part:
     timeframe: str
     columns: Columns
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of bars that are meant."""
+    """The files of bars that are meant: those of the folder, or below it the parts that an ingester keeps."""
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
+    files = files or sorted(file for file in path.rglob("*.parquet") if archived(file))
     files = [file for file in files if not file.name.endswith(COMPANIONS)]
     if not files:
         raise NeedsOperator(f"{path}: expected files that end in {', '.join(SUFFIXES)}, there are none.")
@@ -237,6 +244,10 @@ def _files(path: Path) -> list[Path]:
 def _parts(file: Path, symbol: str, timeframe: str, adjusted: bool) -> Iterable[_Part]:
     """What a file says of each symbol that is wanted."""
     table = read_table(file)
+    if closes := closes_in(table):
+        names = {symbol_of(file, symbol): closes[0]} if closes == ["close"] else panel_symbols(closes, file.name)
+        yield from _closes(file, table, names, symbol, timeframe)
+        return
     if "symbol" not in table.column_names:
         yield _part(file, symbol_of(file, symbol), table, file.name, timeframe, adjusted)
         return
@@ -249,6 +260,18 @@ def _parts(file: Path, symbol: str, timeframe: str, adjusted: bool) -> Iterable[
             yield _part(file, ours, rows_of(table, name), f"{file.name} {name}", timeframe, adjusted)
 
 
+def _closes(file: Path, table: pa.Table, names: dict[str, str], symbol: str, timeframe: str) -> Iterable[_Part]:
+    """What a table of closes says of each symbol that is wanted."""
+    if symbol and symbol not in names:
+        raise NeedsOperator(f"{file.name}: there is no {symbol} among its symbols {', '.join(names)}.")
+    for ours, name in names.items():
+        if symbol in ("", ours):
+            source = file.name if name == "close" else f"{file.name} {name}"
+            columns = bars_of_closes(table, name, source)
+            own = timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, source)
+            yield _Part(ours, own, columns, source, (CLOSES_ALONE,))
+
+
 def _part(file: Path, symbol: str, rows: pa.Table, source: str, timeframe: str, adjusted: bool) -> _Part:
     if "price" in rows.column_names and "open" not in rows.column_names:
         if not timeframe:
@@ -257,7 +280,8 @@ def _part(file: Path, symbol: str, rows: pa.Table, source: str, timeframe: str, 
     columns = bars_of(rows, source)
     if adjusted:
         columns = adjust_columns(columns, factors_of(file, rows, columns))
-    own = timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, source)
+    told = archived(file)
+    own = (told and told[1]) or timeframe_of_file(file.stem) or own_timeframe(columns, timeframe, source)
     return _Part(symbol, own, columns, source)
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from services.backtest_suite.data import Bars
+from services.backtest_suite.listing import session_times
 from services.backtest_suite.manifests import (
     Assumptions,
     Data,
@@ -108,7 +109,10 @@ class Experiment:
     def filled_at_ms(self) -> Integers:
         """When the market orders that fill on each bar do so (n,): at its open or at its close."""
         opened = self.bars.columns.opened_at_ms
-        return opened if self.assumptions.fill == "next_open" else opened + timeframe_ms(self.bars.timeframe)
+        closed = opened + timeframe_ms(self.bars.timeframe)
+        if self.assumptions.instrument.calendar == "XNYS":
+            opened, closed = session_times(opened, self.bars.timeframe)
+        return opened if self.assumptions.fill == "next_open" else closed
 
     @property
     def data(self) -> Data:

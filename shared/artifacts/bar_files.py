@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +29,19 @@ KLINE_NAMES = (
     *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count"),
     *("taker_buy_volume", "taker_buy_quote_volume", "ignore"),
 )
-HEADERLESS = {len(NAMES): NAMES, len(KLINE_NAMES): KLINE_NAMES}  # by the number of columns
+# Its trades, of futures and of spot, one by one and aggregated: https://github.com/binance/binance-public-data#trades
+# A file is told by its number of columns, and by how many of the last ones are true or false.
+HEADERLESS = {
+    (len(NAMES), 0): NAMES,
+    (len(KLINE_NAMES), 0): KLINE_NAMES,
+    (6, 1): ("id", "price", "qty", "quote_qty", "time", "is_buyer_maker"),
+    (7, 2): ("id", "price", "qty", "quote_qty", "time", "is_buyer_maker", "is_best_match"),
+    (7, 1): ("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "time", "is_buyer_maker"),
+    (8, 2): (
+        *("agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "time"),
+        *("is_buyer_maker", "is_best_match"),
+    ),
+}
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -70,11 +83,13 @@ def csv_table(content: bytes, source: str) -> pa.Table:
         raise NeedsOperator(f"{source}: expected a CSV with {', '.join(NAMES)}, the file is empty.")
     names: Sequence[str] | None = None
     if is_number(cells[0]):
-        names = HEADERLESS.get(len(cells))
+        answers = sum(1 for _ in itertools.takewhile(_is_answer, reversed(cells)))
+        names = HEADERLESS.get((len(cells), answers))
         if names is None:
+            known = sorted({count for count, _ in HEADERLESS})
             raise NeedsOperator(
-                f"{source}: expected a header, or {' or '.join(map(str, HEADERLESS))} columns as exchanges publish "
-                f"them; there are {len(cells)} and no header."
+                f"{source}: expected a header, or {', '.join(map(str, known))} columns of bars or trades as exchanges "
+                f"publish them; there are {len(cells)} and no header."
             )
     try:
         return lower_names(
@@ -89,6 +104,10 @@ def csv_table(content: bytes, source: str) -> pa.Table:
         raise NeedsOperator(
             f"{source}: expected lines of {len(cells)} cells, could not read them: {_first_line(error)}"
         ) from error
+
+
+def _is_answer(cell: str) -> bool:
+    return cell.lower() in ("true", "false")
 
 
 def written(rows: Iterable[Sequence[float]]) -> pa.Table:

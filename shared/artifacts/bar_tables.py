@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAMES = ("timestamp", "open", "high", "low", "close", "volume")  # our own files: ms since 1970 UTC, then float64
-TIME_NAMES = ("timestamp", "open_time", "datetime", "date", "time", "__index_level_0__")  # the last: a nameless index
+TIME_NAMES = (
+    *("timestamp", "open_time", "datetime", "date", "time", "transact_time"),
+    "__index_level_0__",  # a nameless index
+)
 # A number is a time in s, ms, us or ns by its size: ms of 1973 to 5138 lie between these, and the others beside them.
 SECONDS_BELOW, MS_BELOW, US_BELOW = 10**11, 10**14, 10**17
 DAYS_AS_NUMBERS = (19_000_000, 23_000_000)  # 20240131 is a date to people, and a second of August 1970 to us
+NO_CLOSES = {"symbol", "price", "open", "high", "low", "funding_rate", "last_funding_rate"}  # a column of other tables
 REMEDY_FOR_TIMES = "Sort the file by time and keep one row for each."
 MOST_DECIMALS = 8  # of a price: what exchanges quote
 
@@ -56,6 +60,29 @@ def symbols_in(table: pa.Table, source: str) -> list[str]:
     if column.null_count:
         raise NeedsOperator(f"{source}: expected a symbol in every row, {column.null_count} have none.")
     return sorted(column.cast(pa.string()).unique().to_pylist())
+
+
+def closes_in(table: pa.Table) -> list[str]:
+    """The columns of a wide table that knows closes alone, one for each instrument; none when it is another table."""
+    names = [name for name in table.column_names if name not in TIME_NAMES]
+    return [] if NO_CLOSES & set(names) else [name for name in names if name != "volume"]
+
+
+def bars_of_closes(table: pa.Table, name: str, source: str) -> Columns:
+    """Bars of one column of closes: all four prices are it, the volume is 0, and where there is none there is no bar."""
+    import pyarrow as pa
+
+    at = table.column_names.index(name)
+    if pa.types.is_string(table.column(at).type):  # an empty cell of a CSV
+        cells = [cell or None for cell in table.column(at).to_pylist()]
+        table = table.set_column(at, name, pa.array(cells, pa.string()))
+    price = numbers_of(table, name, source)
+    there = ~np.isnan(price)
+    price = price[there]
+    return checked(
+        Columns(times_of(table, source)[there], price, price.copy(), price.copy(), price.copy(), np.zeros(len(price))),
+        source,
+    )
 
 
 def rows_of(table: pa.Table, symbol: str) -> pa.Table:

@@ -1,17 +1,21 @@
-"""When markets trade: around the clock, or in the sessions of the New York Stock Exchange. Days only, and pure.
+"""When markets trade: around the clock, or in the sessions of the New York Stock Exchange. Pure.
 
-Source of the holidays: https://www.nyse.com/markets/hours-calendars, and of the special closures the exchange's own
-notices. Sessions that end early count as whole ones: about three a year do.
+Source of the holidays and early closes: https://www.nyse.com/markets/hours-calendars, and of the special ones the
+exchange's own notices.
 """
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 
-MONDAY, THURSDAY, SATURDAY, SUNDAY = 0, 3, 5, 6
+MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY, SUNDAY = range(7)
 MARTIN_LUTHER_KING_SINCE, JUNETEENTH_SINCE = 1998, 2022
-SESSION = timedelta(hours=6, minutes=30)  # 9:30 to 16:00 in New York
+OPENS, CLOSES, CLOSES_EARLY = time(9, 30), time(16), time(13)  # in New York
+SESSION = timedelta(hours=6, minutes=30)
+EARLY_SESSION = timedelta(hours=3, minutes=30)
+EARLY_CLOSES_SINCE, JULY_THIRD_SINCE, WEDNESDAY_THE_THIRD_SINCE = 1993, 1995, 2013
+SPECIAL_EARLY_CLOSES = frozenset({date(1997, 12, 26), date(1999, 12, 31), date(2003, 12, 26)})
 SPECIAL_CLOSURES = frozenset(
     {
         date(1994, 4, 27),  # President Nixon's funeral
@@ -59,9 +63,42 @@ def mean_sessions() -> float:
     return (weekdays - sum(len(closed_weekdays(year)) for year in MEAN_YEARS)) / len(MEAN_YEARS)
 
 
-def bars_a_session(length: timedelta) -> int:
+@cache
+def early_closes(year: int) -> tuple[date, ...]:
+    """The days on which New York closes at one o'clock, in order. Right since 1993."""
+    third, fifth, eve = date(year, 7, 3), date(year, 7, 5), date(year, 12, 24)
+    days = [day for day in SPECIAL_EARLY_CLOSES if day.year == year]
+    if year >= EARLY_CLOSES_SINCE:
+        days.append(_nth(year, 11, THURSDAY, 4) + timedelta(days=1))
+        if eve.weekday() <= THURSDAY:  # before a Christmas on a Saturday it is the holiday itself
+            days.append(eve)
+    if year >= JULY_THIRD_SINCE:
+        if third.weekday() in (MONDAY, TUESDAY, THURSDAY):
+            days.append(third)
+        elif third.weekday() == WEDNESDAY:  # before a fourth on a Thursday it was the Friday after it, until 2012
+            days.append(third if year >= WEDNESDAY_THE_THIRD_SINCE else fifth)
+    return tuple(sorted(days))
+
+
+def session(day: date) -> tuple[datetime, datetime]:
+    """When New York opens and closes on this day, which must be one of its sessions (UTC)."""
+    closes = CLOSES_EARLY if day in early_closes(day.year) else CLOSES
+    behind = timedelta(hours=4 if _is_summer(day) else 5)
+    opened, closed = (datetime.combine(day, at, UTC) + behind for at in (OPENS, closes))
+    return opened, closed
+
+
+def bars_a_session(length: timedelta, session: timedelta = SESSION) -> int:
     """Bars of this length in a session; the last one may be shorter. One for days and longer."""
-    return max(1, -(-SESSION // length))
+    return max(1, -(-session // length))
+
+
+@cache
+def mean_bars(length: timedelta) -> float:
+    """Bars of this length that New York has in a mean year: those of 2000 to 2027, counted."""
+    fewer = bars_a_session(length) - bars_a_session(length, EARLY_SESSION)
+    early = sum(len(early_closes(year)) for year in MEAN_YEARS) / len(MEAN_YEARS)
+    return mean_sessions() * bars_a_session(length) - early * fewer
 
 
 def easter_sunday(year: int) -> date:
@@ -74,6 +111,13 @@ def easter_sunday(year: int) -> date:
     j = (year + year // 4 + i + 2 - century + century // 4) % 7
     month = 3 + (i - j + 40) // 44
     return date(year, month, i - j + 28 - 31 * (month // 4))
+
+
+def _is_summer(day: date) -> bool:
+    """Whether New York's clocks are ahead. Right since 1987: https://www.law.cornell.edu/uscode/text/15/260a."""
+    if day.year >= 2007:
+        return _nth(day.year, 3, SUNDAY, 2) <= day < _nth(day.year, 11, SUNDAY, 1)
+    return _nth(day.year, 4, SUNDAY, 1) <= day < _nth(day.year, 11, SUNDAY, 1) - timedelta(days=7)
 
 
 def _nth(year: int, month: int, weekday: int, nth: int) -> date:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures
 from shared.contracts.times import TIMEFRAMES, timeframe_length
-from shared.trading.calendars import bars_a_session, mean_sessions
+from shared.trading.calendars import mean_bars
 from shared.trading.kernel import kernel
 
 DAYS_PER_YEAR = 365.2425  # the mean length of the Gregorian year: all of it, for a market that never closes
@@ -176,11 +176,11 @@ def periods_per_year(timeframe: str, calendar: str) -> float:
     """How many bars of this timeframe a mean year of this calendar has.
 
     24x7  365.2425 days
-    XNYS  the sessions that New York has in a mean year, counted by its calendar, with the bars of a session each
+    XNYS  the bars that New York's sessions have in a mean year, counted by its calendar, early closes included
     """
     length = timeframe_length(timeframe)
     if calendar == "24x7":
         return DAYS_PER_YEAR * (TIMEFRAMES["1d"] / length)
     if calendar == "XNYS":
-        return mean_sessions() * bars_a_session(length)
+        return mean_bars(length)
     raise NeedsOperator(f"Annual figures need a calendar with known sessions (24x7, XNYS), was {calendar!r}.")

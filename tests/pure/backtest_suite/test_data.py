@@ -185,7 +185,7 @@ def test_a_bar_that_cannot_be_is_named_by_file_row_and_time(
     [
         ("BTCUSDT_1h.csv", b"", "the file is empty"),
         ("BTCUSDT_1h.csv", b"timestamp,open,high,low,close,volume\n", "expected bars, found none"),
-        ("BTCUSDT_1h.csv", b"1,2,3,4\n", "6 or 12 columns as exchanges publish them; there are 4 and no header"),
+        ("BTCUSDT_1h.csv", b"1,2,3,4\n", "6, 7, 8, 12 columns of bars or trades as exchanges publish them; there are 4 and no header"),
         ("BTCUSDT_1h.csv", b"timestamp,open,high,low,close\n1640995200000,1,1,1,1\n", "volume is missing"),
         ("BTCUSDT_1h.csv", b"when,open,high,low,close,volume\n1,1,1,1,1,1\n", "a column of times .timestamp, open_time"),
         ("BTCUSDT_1h.csv", b"date,open,high,low,close,volume\n2022-01-01,1,x,1,1,1\n", "row 1: expected a number in high, was 'x'"),

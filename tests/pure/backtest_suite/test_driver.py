@@ -144,8 +144,9 @@ def test_the_mean_result_of_the_trades_in_r_is_the_expectancy_that_the_loop_coun
     assert sum(scale.units(trade.pnl) for trade in trades) == run.stats.profit - run.stats.loss
     if trades:
         told = [trade.result_r for trade in trades]
-        near = 1e-9 + 1e-6 * max(map(abs, told))  # the risk is told in whole units of the ledger
-        assert sum(told) / len(told) == pytest.approx(run.figures.expectancy_r, rel=1e-6, abs=near)
+        # the risk is told in whole units of the ledger, as the engine tells it
+        rounding = sum(abs(trade.result_r) / scale.units(trade.risk) for trade in trades)
+        assert sum(told) == pytest.approx(run.figures.expectancy_r * len(told), rel=1e-9, abs=rounding + 1e-9)
 
 
 def test_the_same_run_has_the_same_fingerprint_and_the_same_bits() -> None:
