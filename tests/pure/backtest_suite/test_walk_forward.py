@@ -112,7 +112,9 @@ def test_a_single_window_is_the_plain_run_of_what_was_chosen_in_it() -> None:
     assert len(one.result.trades) > 0
     mine, its = one.result.run.fills, plain.run.fills
     assert mine[:, :5].tolist() == its[:, :5].tolist()
-    assert mine[:, 5].tolist() == pytest.approx(its[:, 5].tolist(), rel=1e-6)  # an ATR remembers bars before the warm-up
+    assert mine[:, 5].tolist() == pytest.approx(
+        its[:, 5].tolist(), rel=1e-6
+    )  # an ATR remembers bars before the warm-up
     assert one.result.equity_final == plain.equity_final
 
 
