@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
+
 from shared.artifacts.models import ModelManifest, load_model
-from shared.artifacts.presets import preset_from_bytes
+from shared.artifacts.presets import preset_from_bytes, preset_id
 from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import ModelTrained, PresetCandidate
@@ -49,6 +51,11 @@ def preset_faults(said: PresetCandidate, strategies: Mapping[str, Strategy]) -> 
     if said.train is not None and said.test is not None and said.test.first <= said.train.last:
         faults.append(f"test: expected after the training's end {said.train.last}, begins {said.test.first}")
     return faults
+
+
+def registration(preset: bytes) -> str:
+    """What is fixed before a holdout is opened: code and parameters for an instrument, whoever proposed them."""
+    return preset_id(msgspec.structs.replace(preset_from_bytes(preset), origin="backtest"))
 
 
 def model_faults(said: ModelTrained, content: bytes | None, key: bytes) -> list[str]:

@@ -1,7 +1,8 @@
 """Who may be used: applications, the evidence ordered on them, verdicts, champions. Pure: messages in, a ruling out.
 
-An applicant is judged once, on bars that the governor chose and a report that it ordered itself. Every verdict is a
-line of the record; a promotion is said before its line, so that who waits for the line finds the promotion there.
+An application is a pre-registration: what is to be judged is fixed before the bars are looked at that it is judged on.
+They are opened for it once, on a report that the governor ordered itself; the opening is a line of the record, and so is
+the verdict. A promotion is said before its line, so that who waits for the line finds the promotion there.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from services.governor.examination import (
     model_holdout,
     preset_faults,
     preset_holdout,
+    registration,
 )
 from services.governor.gate import Profile, Rules, Verdict, judge, model_figures, preset_figures
 from services.governor.record import Head, chained
 from shared.artifacts.models import manifest_from_bytes
 from shared.artifacts.signing import trusted_manifest
 from shared.contracts.errors import BadMessage, NeedsOperator
-from shared.contracts.governance import Costs, ModelDrifted, ModelTrained, PresetCandidate, Stage
+from shared.contracts.governance import Costs, ModelDrifted, ModelTrained, PresetCandidate, Stage, StageChanged
 from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
 from shared.contracts.times import to_ms
 from shared.trading.strategy import Strategy
@@ -61,6 +63,7 @@ class Governor:
         self._model_key = model_key
         self.applications: dict[tuple[Kind, str], Application] = {}
         self._by_job: dict[str, tuple[Kind, str]] = {}
+        self._opened: dict[tuple[str, str], str] = {}  # (venue, what is registered) -> the preset it was opened for
         self._trials: dict[tuple[str, str, str], int] = {}  # (strategy, symbol, timeframe) -> sets ever tried
         self.head = Head()
 
@@ -107,6 +110,11 @@ class Governor:
         )
         faults = preset_faults(said, self._strategies)
         holdout = preset_holdout(said, self._manual_bars)
+        if not faults and (other := self._opened.get((said.venue, registration(said.preset)))):
+            line = self.applications["preset", other].sequence
+            reason = f"holdout: opened once for these parameters, as {other[:12]}, see line {line} of the record"
+            application = msgspec.structs.replace(application, is_sound=True)
+            return self._refuse(application, (reason,), said.proposed_at, ruling)
         return self._order(application, faults, holdout, self.profile.preset, ruling)
 
     def on_model(self, said: ModelTrained, content: bytes | None) -> Ruling:
@@ -212,7 +220,10 @@ class Governor:
             costs=self._costs,
             ordered_at=application.asked_at,
         )
-        self._keep(msgspec.structs.replace(application, order=order), ruling)
+        opened = f"holdout opened: {holdout.bars} bars of {order.first:%Y-%m-%d %H:%M} to {order.last:%Y-%m-%d %H:%M}"
+        application = msgspec.structs.replace(application, order=order)
+        line = self._line(application, "candidate", (opened,), application.asked_at, GATE, ruling)
+        self._keep(msgspec.structs.replace(application, sequence=line.sequence), ruling)
         ruling.messages.append(order)
         return ruling
 
@@ -273,14 +284,21 @@ class Governor:
     def _write(
         self, application: Application, after: Stage, reasons: tuple[str, ...], at: datetime, actor: str, ruling: Ruling
     ) -> None:
-        """A line of the record, and the application as it is from now on."""
-        line = chained(self.head, stage_change(application, after, reasons, self.profile.title, actor, at))
-        self.head = Head(line.sequence, line.hash)
-        ruling.messages.append(line)
+        """The line of a verdict, and the application as it is from now on."""
+        line = self._line(application, after, reasons, at, actor, ruling)
         judged = msgspec.structs.replace(
             application, stage=after, is_judged=True, changed_at=at, sequence=line.sequence
         )
         self._keep(judged, ruling)
+
+    def _line(
+        self, application: Application, after: Stage, reasons: tuple[str, ...], at: datetime, actor: str, ruling: Ruling
+    ) -> StageChanged:
+        """The next line of the record."""
+        line = chained(self.head, stage_change(application, after, reasons, self.profile.title, actor, at))
+        self.head = Head(line.sequence, line.hash)
+        ruling.messages.append(line)
+        return line
 
     def _keep(self, application: Application, ruling: Ruling) -> None:
         self._take(application)
@@ -291,6 +309,8 @@ class Governor:
         self.applications[key] = application
         if application.order is not None:
             self._by_job[application.order.job_id] = key
+            if application.kind == "preset":
+                self._opened.setdefault((application.venue, registration(application.body)), application.subject_id)
 
     def _found(self, kind: Kind, subject_id: str) -> Application:
         application = self.applications.get((kind, subject_id))

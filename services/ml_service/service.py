@@ -130,7 +130,8 @@ class MlService:
 
     async def on_stage(self, change: StageChanged, effects: Effects) -> None:
         """A refusal ends the waiting here, as does a word on what was judged before; a promotion where it is applied."""
-        if change.kind == "model" and (change.after != "champion" or change.before == change.after):
+        is_verdict = change.after != "candidate"  # that the holdout was opened is none
+        if change.kind == "model" and is_verdict and (change.after != "champion" or change.before == change.after):
             self.trainings.on_verdict(change.subject_id, change.after, effects)
         self._book(effects)
 

@@ -84,6 +84,42 @@ def test_a_preset_is_judged_on_the_bars_that_its_maker_left_unseen_and_at_our_co
     assert order.worker == "backtest_suite"
 
 
+def test_the_opening_of_a_holdout_is_a_line_of_the_record_before_anybody_looks() -> None:
+    ruling = governor().on_preset(candidate())
+
+    assert [type(message) for message in ruling.messages] == [StageChanged, EvidenceOrdered]
+    line, order = one(ruling, StageChanged), order_of(ruling)
+    assert (line.sequence, line.before, line.after, line.evidence_id) == (1, "candidate", "candidate", order.job_id)
+    assert line.reasons == (
+        f"holdout opened: 1000 bars of {order.first:%Y-%m-%d %H:%M} to {order.last:%Y-%m-%d %H:%M}",
+    )
+
+
+def test_a_holdout_is_opened_once_for_the_same_parameters_whoever_proposes_them_and_when() -> None:
+    of = governor()
+    order_of(of.on_preset(candidate()))
+    made_by_hand = msgspec.structs.replace(a_preset(), origin="manual")
+    said = msgspec.structs.replace(
+        candidate(made_by_hand),
+        origin="manual",
+        train=None,
+        test=None,
+        train_figures=None,
+        test_figures=None,
+        costs=None,
+    )
+
+    ruling = of.on_preset(said)
+
+    (reason,) = one(ruling, PresetRefused).reasons
+    assert (
+        reason
+        == f"holdout: opened once for these parameters, as {preset_id(a_preset())[:12]}, see line 1 of the record"
+    )
+    assert not [message for message in ruling.messages if isinstance(message, EvidenceOrdered)]
+    order_of(of.on_preset(candidate(a_preset(40))))  # other parameters are another registration
+
+
 def test_a_preset_made_by_hand_is_judged_on_the_newest_bars() -> None:
     said = msgspec.structs.replace(
         candidate(), origin="manual", train=None, test=None, train_figures=None, test_figures=None, costs=None
@@ -286,7 +322,7 @@ def test_an_applicant_is_judged_once_however_often_it_applies() -> None:
     (line,) = again.messages  # who waits for a verdict has one
     assert isinstance(line, StageChanged)
     assert (line.before, line.after) == ("refused", "refused")
-    assert line.reasons == ("judged before, see line 1 of the record",)
+    assert line.reasons == ("judged before, see line 2 of the record",)
 
 
 def test_evidence_that_nobody_ordered_changes_nothing() -> None:
@@ -444,12 +480,21 @@ def test_a_model_that_drifts_beyond_the_limit_is_demoted(seen: float, is_demoted
 
 def test_everything_that_was_decided_is_one_whole_chain() -> None:
     of = governor(champions=1)
-    rulings = [admit(of, entry, sharpe) for entry, sharpe in ((20, 1.0), (30, 2.0), (40, 0.5))]
+    rulings: list[Ruling] = []
+    for entry, sharpe in ((20, 1.0), (30, 2.0), (40, 0.5)):
+        opened = of.on_preset(candidate(a_preset(entry)))
+        shown = answer(order_of(opened), msgspec.structs.replace(GOOD, sharpe=sharpe))
+        rulings += [opened, of.on_evidence(shown, None)]
     rulings.append(of.demote_by_hand("preset", preset_id(a_preset(30)), "enough", "ann", at(5_000)))
 
     lines = [message for ruling in rulings for message in ruling.messages if isinstance(message, StageChanged)]
 
-    assert [line.after for line in lines] == ["champion", "champion", "demoted", "refused", "demoted"]
+    assert [line.after for line in lines] == [
+        *("candidate", "champion"),
+        *("candidate", "champion", "demoted"),
+        *("candidate", "refused"),
+        "demoted",
+    ]
     assert verify(lines) == (of.head, None)
 
 

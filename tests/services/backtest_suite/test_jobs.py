@@ -84,7 +84,6 @@ async def test_a_run_is_made_on_the_terms_that_were_asked_for(suite: House) -> N
         "fill": "same-close", "exits": "at-venue", "size": "2", "shorts": False, "maker_bps": 2, "min_fee": "0.5",
         "fee_tiers": "500=8", "spread_bps": 4, "slippage_model": "volatility,noise=0.5", "volume_share": 1.0, "seed": 5,
     }  # fmt: skip
-    told = await over(suite, (await ask(suite, {**ONE, **terms}))["id"])
     bars = held_bars("BTC-USDT", "1m", columns_of(BARS[:HISTORY]), "test")
     costs = Costs(
         fee_bps=10, maker_bps=2, min_fee=Decimal("0.5"), tiers=((Decimal(500), 8.0),), slippage_bps=5, spread_bps=4,
@@ -93,6 +92,7 @@ async def test_a_run_is_made_on_the_terms_that_were_asked_for(suite: House) -> N
     same = Experiment.of(
         BUILT_IN["momentum"], bars, costs=costs, fill="same_close", exits="at_venue", size=Decimal(2), shorts=False, seed=5
     ).run(ONE["params"])  # fmt: skip
+    told = await over(suite, (await ask(suite, {**ONE, **terms}))["id"])
     assert told["summary"]["equity_final"] == float(same.equity_final)
     assert told["run_id"].startswith(same.fingerprint[:12])
     for wrong, said in (

@@ -69,6 +69,16 @@ class Around:
         await self.until(lambda: len(self.all(kind)) >= count)
         return self.all(kind)
 
+    async def until_judged(self, count: int = 1) -> list[StageChanged]:
+        """The first lines of the record; returns when so many verdicts are among them."""
+        await self.until(lambda: len(self.verdicts) >= count)
+        return self.all(StageChanged)
+
+    @property
+    def verdicts(self) -> list[StageChanged]:
+        """The lines that moved somebody; that a holdout was opened moves nobody."""
+        return [line for line in self.all(StageChanged) if line.after != "candidate"]
+
     def _on_progress(self, _subject: str, payload: bytes) -> None:
         self.progress = open_envelope(unpack(payload), Progress)
         self._heard.set()

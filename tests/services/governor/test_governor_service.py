@@ -17,7 +17,7 @@ from services.governor.record import verify
 from shared.bus.nats import NatsBus
 from shared.bus.server import Server
 from shared.contracts.errors import NeedsOperator
-from shared.contracts.governance import ModelPromoted, PresetCandidate, PresetPromoted, PresetRefused, StageChanged
+from shared.contracts.governance import ModelPromoted, PresetCandidate, PresetPromoted, PresetRefused
 from shared.contracts.jobs import EvidenceOrdered
 from shared.contracts.wire import message_id
 from tests.pure.governor.applicants import GOOD, a_preset, answer, candidate, trained
@@ -31,7 +31,7 @@ async def admitted(around: Around, said: PresetCandidate, sharpe: float = 2.0) -
     await around.tell(said)
     order = (await around.until_said(EvidenceOrdered, before + 1))[-1]
     await around.tell(answer(order, msgspec.structs.replace(GOOD, sharpe=sharpe)))
-    await around.until(lambda: any(one.subject_id == said.preset_id for one in around.all(StageChanged)))
+    await around.until(lambda: any(one.subject_id == said.preset_id for one in around.verdicts))
 
 
 async def test_a_preset_goes_from_candidate_to_champion_by_evidence_that_the_governor_ordered(house: House) -> None:
@@ -39,8 +39,9 @@ async def test_a_preset_goes_from_candidate_to_champion_by_evidence_that_the_gov
     await house.tell(candidate())
     (order,) = await house.until_said(EvidenceOrdered)
     await house.tell(answer(order))
-    (line,) = await house.until_said(StageChanged)
+    opened, line = await house.until_judged()
 
+    assert (opened.after, opened.evidence_id) == ("candidate", order.job_id)
     (promoted,) = house.all(PresetPromoted)
     assert house.said.index(promoted) < house.said.index(line)
     assert promoted.evidence_id == line.evidence_id == order.job_id
@@ -60,10 +61,11 @@ async def test_a_model_is_judged_only_when_its_bytes_are_there(house: House) -> 
     await house.tell(missing, there)
     (order,) = await house.until_said(EvidenceOrdered)
     await house.tell(answer(order))
-    lines = await house.until_said(StageChanged, 2)
+    lines = await house.until_judged(2)
 
     assert [(line.subject_id, line.after) for line in lines] == [
         (missing.model_id, "refused"),
+        (there.model_id, "candidate"),
         (there.model_id, "champion"),
     ]
     assert lines[0].reasons[0].startswith("artifact: expected")
@@ -98,7 +100,7 @@ async def test_a_restart_in_the_middle_of_an_application_goes_on_with_it(house: 
     await house.up()
     await house.tell(answer(order))
 
-    lines = await house.until_said(StageChanged, 2)
+    lines = await house.until_judged(2)
 
     assert verify(lines)[1] is None
     assert len(house.all(PresetPromoted)) == 2
@@ -121,11 +123,10 @@ async def test_killed_at_any_point_each_verdict_is_given_once_and_the_chain_is_w
         await around.tell(answer(order, msgspec.structs.replace(GOOD, sharpe=1.0 + n)))
         if n == 2:
             await governor.again()  # while it judges
-    await around.until_said(StageChanged, 3)
+    lines = await around.until_judged(3)
     await governor.kill()
 
-    lines = around.all(StageChanged)
-    assert [line.after for line in lines] == ["champion"] * 3
+    assert [line.after for line in lines] == ["candidate", "champion"] * 3
     assert verify(lines)[1] is None
     assert len(around.all(PresetPromoted)) == len(around.all(EvidenceOrdered)) == 3
 
@@ -178,23 +179,25 @@ class Process:
 async def test_the_record_is_read_from_where_one_left_off_and_checked_from_disk(house: House) -> None:
     await house.up()
     for entry in (20, 30, 40):
-        await admitted(house, candidate(a_preset(entry)))
+        await admitted(
+            house, candidate(a_preset(entry))
+        )  # a line for the opening of its holdout, and one for the verdict
     async with house.client(token="") as client:
         whole = (await client.get("/governance/log")).json()
         rest = (await client.get("/api/v1/governance/log?after=2")).json()
         verdict = (await client.get("/governance/verify")).json()
 
-    assert [line["sequence"] for line in whole["log"]] == [1, 2, 3]
+    assert [line["sequence"] for line in whole["log"]] == [1, 2, 3, 4, 5, 6]
     assert rest["log"] == whole["log"][2:]
     assert whole["last_hash"] == whole["log"][-1]["hash"] == verdict["last_hash"]
-    assert (verdict["valid"], verdict["lines"]) == (True, 3)
+    assert (verdict["valid"], verdict["lines"]) == (True, 6)
 
 
 @pytest.mark.parametrize(
     ("tampering", "at"),
     [
         ("update record set body = replace(body, 'champion', 'refused') where sequence = 2", 2),
-        ("delete from record where sequence = 3", 3),
+        ("delete from record where sequence = 6", 6),
         ("update record set body = '{}' where sequence = 1", None),
     ],
 )
@@ -225,13 +228,14 @@ async def test_a_person_demotes_and_promotes_with_a_reason_that_is_kept(house: H
         champions = (await client.get("/governance/champions")).json()
         twice = await client.post(f"{path}/demote", json=body)
         back = await client.post(f"{path}/promote", json={"reason": "slept over it"})
-    lines = await house.until_said(StageChanged, 3)
+    lines = await house.until_judged(3)
 
     assert demoted.json()["log"][0]["reasons"] == ["it frightens me"]
     assert champions["presets"] == []
     assert twice.status_code == 409
     assert back.status_code == 200
     assert [(line.after, line.actor) for line in lines] == [
+        ("candidate", "gate"),
         ("champion", "gate"),
         ("demoted", "ann"),
         ("champion", "admin"),

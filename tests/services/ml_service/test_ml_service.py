@@ -63,6 +63,15 @@ async def test_progress_is_held_until_the_governor_has_spoken(house: House) -> N
     assert house.progress[-1].holding == ""
 
 
+async def test_that_a_holdout_was_opened_is_no_verdict(house: House) -> None:
+    trained = await trained_on_history(house)
+    await house.until_progress(lambda progress: progress.holding == "verdict BTC-USDT")
+    line = msgspec.structs.replace(refused(trained), after="candidate", reasons=("holdout opened: 200 bars",))
+    await house.tell(line)
+    await house.until_progress(lambda progress: any("StageChanged" in one for one in progress.booked))
+    assert house.progress[-1].holding == "verdict BTC-USDT"
+
+
 async def test_a_promoted_model_reads_from_the_next_bar_on(house: House) -> None:
     trained = await with_a_model(house)
     await house.tell(*BARS[HISTORY:])
