@@ -11,7 +11,7 @@ from typing import Any
 
 from services.backtest_suite.manifests import Params
 from shared.contracts.errors import NeedsOperator
-from shared.trading.strategy import BadParams, Strategy
+from shared.trading.strategy import BadParams, Declared
 
 Number = int | float | bool
 Axes = Mapping[str, Sequence[Number]]
@@ -61,7 +61,7 @@ def number(text: str, within: str) -> Number:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-def table_of(strategy: Strategy, axes: Axes) -> Table:
+def table_of(strategy: Declared, axes: Axes) -> Table:
     """Every combination, the last axis running fastest; parameters without an axis have their defaults.
 
     Raises BadParams for a name that the strategy does not have, a value outside its bounds, or a value given twice.
@@ -82,7 +82,7 @@ def table_of(strategy: Strategy, axes: Axes) -> Table:
     return Table([made._asdict() for made in sets], size - len(sets))
 
 
-def _check(strategy: Strategy, axes: Axes) -> None:
+def _check(strategy: Declared, axes: Axes) -> None:
     """Each name and each value on its own: then only the rule is left to ask."""
     free = replace(strategy, rule=lambda _: True)
     for name, values in axes.items():
@@ -92,7 +92,7 @@ def _check(strategy: Strategy, axes: Axes) -> None:
             free.params({name: value})
 
 
-def _typed(strategy: Strategy, given: Params) -> Params:
+def _typed(strategy: Declared, given: Params) -> Params:
     kinds = {field.name: field.kind for field in strategy.fields}
     return {name: kinds[name](value) for name, value in given.items()}
 

@@ -19,7 +19,7 @@ from services.backtest_suite.manifests import Params
 from services.backtest_suite.outcomes import Outcome, outcome_of
 from services.backtest_suite.workers import Order, in_processes
 from shared.contracts.errors import NeedsOperator
-from shared.trading.compiled import Run, grid
+from shared.trading.compiled import Failure
 
 Backend = Literal["threads", "processes", "dask", "ray"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -48,18 +48,11 @@ def _in_threads(experiment: Experiment, table: Sequence[Params], threads: int) -
     while done < len(table):
         portion = table[done : done + size]
         begun = time.perf_counter()
-        results = grid(
-            experiment.strategy,
-            experiment.bars.columns,
-            portion,
-            experiment.terms,
-            trade_from=experiment.assumptions.trade_from,
-            threads=threads,
-        )
+        results = experiment.scanner.runs(portion, threads)
         yield [
-            Outcome(fingerprint=experiment.fingerprint(params), params=params, figures=result.figures)
-            if isinstance(result, Run)
-            else Outcome(fingerprint=experiment.fingerprint(params), params=params, failure=str(result))
+            Outcome(fingerprint=experiment.fingerprint(params), params=params, failure=str(result))
+            if isinstance(result, Failure)
+            else Outcome(fingerprint=experiment.fingerprint(params), params=params, figures=result.figures)
             for params, result in zip(portion, results, strict=True)
         ]
         done += len(portion)

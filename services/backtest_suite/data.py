@@ -38,7 +38,7 @@ from shared.artifacts.bar_tables import bars_of, bars_of_closes, closes_in, plac
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import Instrument, timeframe_of_file
 from shared.contracts.times import from_ms, timeframe_ms, to_ms
-from shared.trading.columns import Columns, Integers
+from shared.trading.columns import Columns, Floats, Integers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +142,24 @@ class Bars:
     def missing(self) -> int:
         """Bars that are missing."""
         return int(self.absent.sum())
+
+    @property
+    def members(self) -> tuple[Bars, ...]:
+        """These alone; a panel has several."""
+        return (self,)
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """The one that these are bars of."""
+        return (self.instrument,)
+
+    def held(self, first: int) -> Floats:
+        """What holding is worth at each close from bar `first` on (n - first,), in any unit."""
+        return self.columns.close[first:]
+
+    def part(self, first: int, end: int) -> Bars:
+        """Bars `first` up to, not including, `end`."""
+        return replace(self, columns=self.columns.part(first, end))
 
     def between(self, first: datetime | None = None, last: datetime | None = None) -> Bars:
         """The bars that opened in [first, last]. Raises NeedsOperator when there are none."""

@@ -1,6 +1,7 @@
 """The one way to run a backtest: an experiment, its runs, and what each run tells. Pure: no file is read or written.
 
-Experiment   a strategy on bars, on terms: what several parameter sets have in common, and trials are counted on
+Experiment   a strategy on bars, on terms: what several parameter sets have in common, and trials are counted on. The bars
+             are of one instrument, or a panel of many for a strategy that trades a portfolio
 Result       one parameter set: figures, trades, equity, and the manifest that repeats it to the same bits
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -25,13 +26,16 @@ from services.backtest_suite.manifests import (
     common_of,
     fingerprint_of,
 )
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.results import Result
+from services.backtest_suite.scanners import OverMany, OverOne, portfolio_terms_of, terms_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs
 from shared.contracts.times import timeframe_ms
 from shared.trading.columns import Integers
-from shared.trading.compiled import Targets, Terms, execute, scan
-from shared.trading.strategy import Strategy
+from shared.trading.compiled import Targets, Terms
+from shared.trading.compiled.portfolios import PortfolioTerms
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
 WARMUPS = 3  # lengths of the warm-up before a span: averages that never forget have forgotten enough by then
 
@@ -46,6 +50,7 @@ class Given(TypedDict, total=False):
     exposure: float  # times the strategy's own
     shorts: bool  # where the instrument allows them
     exits: Exits  # judged on closed bars, or resting at the venue
+    rebalance_band: float  # of a portfolio's equity: a leg that is off by less is left alone
     trade_from: int  # first bar on whose close an order may be made
     seed: int
 
@@ -67,68 +72,73 @@ DECIDED = Strategy(
 class Experiment:
     """A strategy on bars, on terms."""
 
-    strategy: Strategy
-    bars: Bars
+    strategy: Strategy | PortfolioStrategy
+    bars: Bars | Panel
     assumptions: Assumptions
-    reading: Reading | None = None  # where the bars come from, for the manifest
+    readings: tuple[Reading, ...] = ()  # where the bars of each instrument come from; (): a program gave them
     targets: Targets | None = None  # that were decided elsewhere; the strategy is DECIDED then
 
     @classmethod
     def of(
         cls,
-        strategy: Strategy,
-        bars: Bars,
+        strategy: Strategy | PortfolioStrategy,
+        bars: Bars | Panel,
         *,
-        reading: Reading | None = None,
+        readings: tuple[Reading, ...] = (),
         targets: Targets | None = None,
         **given: Unpack[Given],
     ) -> Experiment:
-        """Put one together, on the instrument that the bars name. Raises NeedsOperator when there are no bars."""
+        """Put one together, on the instruments that the bars name. A portfolio of one may be given its bars alone.
+
+        Raises NeedsOperator when there are no bars, or of more instruments than the strategy takes.
+        """
         if not len(bars):
             raise NeedsOperator(f"A backtest needs at least one bar, {bars.source or bars.symbol} has none.")
-        return cls(strategy, bars, Assumptions(instrument=bars.instrument, **given), reading, targets)
+        if isinstance(strategy, PortfolioStrategy) and isinstance(bars, Bars):
+            bars = Panel((bars,))
+        return cls(strategy, bars, Assumptions(instruments=bars.instruments, **given), readings, targets)
 
     @cached_property
-    def terms(self) -> Terms:
+    def terms(self) -> Terms | PortfolioTerms:
         """The same, as the compiled loop takes it."""
-        a = self.assumptions
-        return Terms(
-            a.instrument,
-            self.bars.timeframe,
-            a.costs,
-            a.cash,
-            size=a.size,
-            exposure=a.exposure,
-            shorts=a.shorts,
-            fill=a.fill,
-            exits=a.exits,
-            funding=None if self.bars.funding is None else (self.bars.funding.at_ms, self.bars.funding.rate),
+        return self.scanner.terms
+
+    @cached_property
+    def scanner(self) -> OverOne | OverMany:
+        """What computes it. Raises NeedsOperator when strategy and bars do not go together."""
+        given, strategy, bars = self.assumptions, self.strategy, self.bars
+        if isinstance(strategy, PortfolioStrategy) and isinstance(bars, Panel):
+            terms = portfolio_terms_of(given, bars)
+            return OverMany(strategy, bars.columns, terms, given.trade_from)
+        if isinstance(strategy, Strategy) and isinstance(bars, Bars):
+            return OverOne(strategy, bars.columns, terms_of(given, bars), given.trade_from, self.targets)
+        raise NeedsOperator(
+            f"Strategy {strategy.name} trades {'a portfolio' if isinstance(bars, Bars) else 'one instrument'}, "
+            f"it was given the bars of {bars.symbol}."
         )
+
+    def of_one(self, what: str) -> tuple[Strategy, Bars]:
+        """Strategy and bars, where these must be of one instrument. Raises NeedsOperator that says what a portfolio cannot."""
+        if isinstance(self.strategy, Strategy) and isinstance(self.bars, Bars):
+            return self.strategy, self.bars
+        raise NeedsOperator(f"{self.strategy.name} trades a portfolio, and {what}. Use `run` and `grid`.")
 
     @cached_property
     def filled_at_ms(self) -> Integers:
         """When the market orders that fill on each bar do so (n,): at its open or at its close."""
         opened = self.bars.columns.opened_at_ms
         closed = opened + timeframe_ms(self.bars.timeframe)
-        if self.assumptions.instrument.calendar == "XNYS":
+        if self.assumptions.calendar == "XNYS":
             opened, closed = session_times(opened, self.bars.timeframe)
         return opened if self.assumptions.fill == "next_open" else closed
 
     @property
     def data(self) -> Data:
         """Which bars."""
-        bars = self.bars
-        return Data(
-            reading=self.reading,
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            universe=bars.universe,
-            sha256=bars.sha256,
-            funding_sha256="" if bars.funding is None else bars.funding.sha256(),
-            first=bars.first,
-            last=bars.last,
-            bars=len(bars),
-        )
+        if isinstance(self.bars, Bars):
+            return data_of(self.bars, next(iter(self.readings), None))
+        readings = self.readings or (None,) * len(self.bars.members)
+        return data_of(self.bars, members=tuple(map(data_of, self.bars.members, readings)))
 
     def fingerprint(self, params: Params) -> str:
         """SHA-256 (hex) of all that the result of these checked parameters depends on."""
@@ -137,8 +147,9 @@ class Experiment:
     @cached_property
     def _common(self) -> bytes:
         common = common_of(self.strategy, self.bars.sha256, self.assumptions)
-        if self.bars.funding is not None:
-            common += self.bars.funding.sha256().encode()
+        common += "".join(
+            f"{each.symbol}{each.funding.sha256()}" for each in self.bars.members if each.funding
+        ).encode()
         return common if self.targets is None else common + b"".join(column.tobytes() for column in self.targets.all())
 
     def run(self, params: Mapping[str, object] | None = None, *, trials: int = 1) -> Result:
@@ -148,9 +159,21 @@ class Experiment:
         """
         checked = self.strategy.params(params)
         begun = time.perf_counter()
-        told: Any = {"trade_from": self.assumptions.trade_from, "with_curve": True, "with_fills": True}
-        if self.targets is None:
-            run = scan(self.strategy, self.bars.columns, checked, self.terms, **told)
-        else:
-            run = replace(execute(self.targets, self.bars.columns, self.terms, **told), params=checked)
+        run = self.scanner.run(checked, in_detail=True)
         return Result(self, run, trials, time.perf_counter() - begun)
+
+
+def data_of(bars: Bars | Panel, reading: Reading | None = None, members: tuple[Data, ...] = ()) -> Data:
+    """Which bars these are."""
+    return Data(
+        reading=reading,
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        universe=bars.universe,
+        sha256=bars.sha256,
+        funding_sha256=bars.funding.sha256() if isinstance(bars, Bars) and bars.funding else "",
+        first=bars.first,
+        last=bars.last,
+        bars=len(bars),
+        members=members,
+    )

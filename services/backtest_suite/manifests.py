@@ -15,19 +15,20 @@ from typing import Any, Literal
 import msgspec
 
 from services.backtest_suite.data import Universe
+from services.backtest_suite.listing import Kind
 from shared.artifacts.canonical import canonical_json, content_id
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs, Span
 from shared.contracts.instruments import Instrument
 from shared.contracts.times import from_ms
-from shared.trading import loop
+from shared.trading import loop, portfolio_loop
 from shared.trading.columns import Columns
 from shared.trading.compiled.loops import EXECUTION
 from shared.trading.kernel import KERNELS, fingerprint
 from shared.trading.performance import figures
 from shared.trading.scales import Scale
-from shared.trading.strategies import BUILT_IN
-from shared.trading.strategy import Strategy
+from shared.trading.strategies import is_built_in
+from shared.trading.strategy import Declared
 
 Params = dict[str, int | float | bool]
 Exits = Literal["on_close", "at_venue"]
@@ -47,6 +48,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str = ""  # as it was said; "" where the file told it
     timeframe: str = ""
     adjusted: bool = False
+    kind: Kind | None = None  # of instrument, as it was said; None where the file told it
     funding: str = ""  # a perpetual's, by its file; "": none
 
 
@@ -62,12 +64,13 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     first: datetime
     last: datetime
     bars: int
+    members: tuple[Data, ...] = ()  # of a panel, in its order; each tells its own reading and hash
 
 
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a run was told besides its bars and its parameters."""
 
-    instrument: Instrument
+    instruments: tuple[Instrument, ...]  # one, or those of a portfolio: one quote and one calendar
     cash: Decimal = Decimal(10_000)  # quote currency
     costs: Costs = Costs(fee_bps=10, slippage_bps=5)
     fill: Fill = "next_open"
@@ -75,8 +78,19 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
     exposure: float = 1.0  # times the strategy's own
     shorts: bool = True  # where the instrument allows them
     exits: Exits = "on_close"  # judged on closed bars, or resting at the venue
+    rebalance_band: float = 0.0  # of a portfolio's equity: a leg that is off by less is left alone
     trade_from: int = 0  # bars before it only warm up
     seed: int = 0
+
+    @property
+    def quote(self) -> str:
+        """The currency that the account counts in."""
+        return self.instruments[0].quote
+
+    @property
+    def calendar(self) -> str:
+        """When its instruments trade."""
+        return self.instruments[0].calendar
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +121,7 @@ def span_of(bars: Columns) -> Span:
     )
 
 
-def common_of(strategy: Strategy, data_sha256: str, assumptions: Assumptions) -> bytes:
+def common_of(strategy: Declared, data_sha256: str, assumptions: Assumptions) -> bytes:
     """What the fingerprints of all parameter sets of one experiment have in common."""
     told = msgspec.json.decode(msgspec.json.encode(assumptions), type=Assumptions)  # 10 bps are 10.0 bps
     # Costs leave defaults out when they are written, and which those are is asked by identity: here all are told.
@@ -125,7 +139,7 @@ def _execution() -> str:
     """The code that turns targets into money: the loops, and every kernel of the modules that execute."""
     modules = [sys.modules[name] for name in sorted(EXECUTION)]
     kernels = [value for module in modules for value in vars(module).values() if _is_kernel(value)]
-    return fingerprint(loop.run, loop.follow, figures, Scale.of, Scale.rules, *kernels)
+    return fingerprint(loop.run, loop.follow, portfolio_loop.run, figures, Scale.of, Scale.rules, *kernels)
 
 
 def _is_kernel(value: object) -> bool:
@@ -145,10 +159,10 @@ def _version(name: str) -> str:
         return "source"  # our own, in a checkout that is not installed
 
 
-def file_of(strategy: Strategy) -> Path | None:
+def file_of(strategy: Declared) -> Path | None:
     """The file of a strategy of the user's own; None for ours, and for one that stands in no file, as in a notebook."""
     module = sys.modules.get(strategy.Params.__module__)
-    if BUILT_IN.get(strategy.name) is strategy or getattr(module, "STRATEGY", None) is not strategy:
+    if is_built_in(strategy) or getattr(module, "STRATEGY", None) is not strategy:
         return None
     file = getattr(module, "__file__", None)
     return None if file is None else Path(file)

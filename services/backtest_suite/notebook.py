@@ -20,6 +20,7 @@ from services.backtest_suite.data import Bars
 from services.backtest_suite.driver import DECIDED, Experiment, Given
 from services.backtest_suite.grids import TIMEOUT_S, GridResult, Progress, run_grid
 from services.backtest_suite.manifests import Reading
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.presets import PresetSearch, Split
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import DEFAULT_FOLDER, RunStore
@@ -28,9 +29,9 @@ from services.backtest_suite.walk_forward import SETS, WalkForward
 from services.backtest_suite.windows import Scheme, length_of
 from shared.contracts.errors import NeedsOperator
 from shared.trading.compiled import Targets
-from shared.trading.strategy import Strategy
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
-Named = Strategy | str | Path
+Named = Strategy | PortfolioStrategy | str | Path
 Amount = Decimal | int | float | str
 
 
@@ -48,7 +49,7 @@ def backtest(
         backtest("trend_follow", "BTCUSDT_1h.parquet", params={"fast": 10}, costs=Costs(fee_bps=10, slippage_bps=5))
 
     `strategy` is one of ours, a name, a file, or `Targets` that were decided elsewhere; `bars` are Bars, a file, or a
-    pandas or polars frame. Terms by name: `cash`, `costs`, `fill` ("next_open", "same_close", "next_close"), `size` (units
+    pandas or polars frame; for a portfolio a list of them, or a folder. Terms by name: `cash`, `costs`, `fill` ("next_open", "same_close", "next_close"), `size` (units
     of every position), `exposure`, `shorts`, `exits`, `trade_from`, `seed`; `lot=1` trades whole units. The run counts
     itself in the runs database of `data_dir`; with None nobody counts, and one is easily fooled.
     """
@@ -178,30 +179,38 @@ def _length(given: timedelta | str) -> timedelta:
     return given if isinstance(given, timedelta) else length_of(given)
 
 
-def _experiment(strategy: Named | Targets, bars: Any, lot: Amount | None, given: Given) -> Experiment:
-    series, reading = _bars(bars)
-    if lot is not None:
-        series = replace(series, instrument=msgspec.structs.replace(series.instrument, lot=_exact(lot)))
+def _experiment(strategy: Named | Targets, given_bars: Any, lot: Amount | None, given: Given) -> Experiment:
+    each_of = given_bars if isinstance(given_bars, list | tuple) else [given_bars]
+    found = [one for each in each_of for one in _bars(each)]
+    members = tuple(bars if lot is None else _in_lots(bars, lot) for bars, _ in found)
+    readings = tuple(reading for _, reading in found if reading is not None)
     if "cash" in given:
         given["cash"] = _exact(given["cash"])
     if (size := given.get("size")) is not None:
         given["size"] = _exact(size)
-    if isinstance(strategy, Targets):
-        return Experiment.of(DECIDED, series, reading=reading, targets=strategy, **given)
-    found = strategy if isinstance(strategy, Strategy) else strategy_named(str(strategy))
-    return Experiment.of(found, series, reading=reading, **given)
+    made = strategy_named(str(strategy)) if isinstance(strategy, str | Path) else strategy
+    if isinstance(made, PortfolioStrategy):
+        return Experiment.of(made, Panel(members), readings=readings, **given)
+    if len(members) != 1:
+        names = ", ".join(f"{each.symbol} {each.timeframe}" for each in members) or "none"
+        raise NeedsOperator(f"These are several series ({names}): give the file of one, or loop over read_bars.")
+    (series,) = members
+    if isinstance(made, Targets):
+        return Experiment.of(DECIDED, series, readings=readings, targets=made, **given)
+    return Experiment.of(made, series, readings=readings, **given)
 
 
-def _bars(given: Any) -> tuple[Bars, Reading | None]:
+def _bars(given: Any) -> list[tuple[Bars, Reading | None]]:
+    """What is at hand, and where it was read: of a folder all that is in it."""
     if isinstance(given, Bars):
-        return given, None
+        return [(given, None)]
     if not isinstance(given, str | Path):
-        return Bars.from_frame(given), None
-    found = bars_found(Reading(path=str(Path(given).resolve())))
-    if len(found) > 1:
-        names = ", ".join(f"{each.bars.symbol} {each.bars.timeframe}" for each in found)
-        raise NeedsOperator(f"{given} holds several series ({names}): name the file of one, or loop over read_bars.")
-    return found[0].bars, found[0].reading
+        return [(Bars.from_frame(given), None)]
+    return [(each.bars, each.reading) for each in bars_found(Reading(path=str(Path(given).resolve())))]
+
+
+def _in_lots(bars: Bars, lot: Amount) -> Bars:
+    return replace(bars, instrument=msgspec.structs.replace(bars.instrument, lot=_exact(lot)))
 
 
 def _counted(data_dir: str | Path | None) -> Any:

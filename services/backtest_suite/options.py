@@ -16,14 +16,16 @@ import typer
 from services.backtest_suite.charges import costs_of
 from services.backtest_suite.data import Universe
 from services.backtest_suite.driver import Experiment, Given
+from services.backtest_suite.listing import Kind
 from services.backtest_suite.manifests import EXITS, FILLS
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.run_store import DEFAULT_FOLDER
 from services.backtest_suite.sources import Found, bars_found, readings
 from services.backtest_suite.windows import length_of
 from shared.contracts.errors import BadMessage
 from shared.contracts.governance import Costs
 from shared.contracts.times import parse_time
-from shared.trading.strategy import Strategy
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
 
 def moment(text: str) -> datetime:
@@ -66,6 +68,9 @@ class Asked:
         None
     )
     last: Annotated[datetime | None, typer.Option("--to", parser=moment, help="Last bar.")] = None
+    kind: Annotated[
+        Kind | None, typer.Option(help="What was traded in the files.", show_default="by their names and content")
+    ] = None
     universe: Annotated[
         Universe | None, typer.Option(help="Who was allowed into the data set; printed beside every headline.")
     ] = None
@@ -92,7 +97,8 @@ class Asked:
     ] = None
     volume_share: Annotated[float, typer.Option(help="Of a bar's volume that orders may take; 0: all they want.")] = 0.0
     funding: Annotated[
-        Path | None, typer.Option(help="Of a perpetual: a file of times and rates (8 hours, mostly).")
+        list[Path] | None,
+        typer.Option(help="Of a perpetual: a file of times and rates (8 hours, mostly); one for each --data."),
     ] = None
     size: Annotated[
         Decimal | None, typer.Option(parser=amount, help="Units of every position.", show_default="by --exposure")
@@ -108,6 +114,9 @@ class Asked:
         Literal["on-close", "at-venue"], typer.Option(help="Stops are judged on closed bars, or rest at the venue.")
     ] = "on-close"
     shorts: Annotated[bool, typer.Option(help="Where the instrument allows them.")] = True
+    rebalance_band: Annotated[
+        float, typer.Option(help="Of a portfolio's equity: a leg that is off by less is left alone.")
+    ] = 0.0
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0
     stack: Annotated[Path, typer.Option(help="Data folder of a running stack, for bars without --data.")] = Path("var")
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Where runs and trials are counted.")] = DEFAULT_FOLDER
@@ -145,16 +154,23 @@ class Asked:
             size=self.size,
             exposure=self.exposure,
             shorts=self.shorts,
+            rebalance_band=self.rebalance_band,
             seed=self.seed,
         )
 
-    def experiments(self, strategy: Strategy) -> list[Experiment]:
-        """One for each instrument of the data."""
-        return [Experiment.of(strategy, found.bars, reading=found.reading, **self.given) for found in self.found()]
+    def experiments(self, strategy: Strategy | PortfolioStrategy) -> list[Experiment]:
+        """One for each instrument of the data; a portfolio is one experiment on all of them, in the order of --data."""
+        found = self.found()
+        if isinstance(strategy, PortfolioStrategy):
+            panel, readings = Panel(tuple(each.bars for each in found)), tuple(each.reading for each in found)
+            return [Experiment.of(strategy, panel, readings=readings, **self.given)]
+        return [Experiment.of(strategy, each.bars, readings=(each.reading,), **self.given) for each in found]
 
     def found(self) -> list[Found]:
         """The bars that were named."""
-        asked = readings(self.data or (), self.symbol, self.timeframe, self.adjusted, self.stack, self.funding)
+        asked = readings(
+            self.data or (), self.symbol, self.timeframe, self.adjusted, self.stack, self.funding or (), self.kind
+        )
         return [
             found
             for reading in asked

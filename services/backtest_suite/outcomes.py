@@ -7,7 +7,7 @@ import msgspec
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import Params
 from shared.contracts.governance import Figures
-from shared.trading.compiled import Failure, scan
+from shared.trading.compiled import Failure
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,13 +23,7 @@ def outcome_of(experiment: Experiment, params: Params) -> Outcome:
     """Run it. What the strategy raises is its outcome, so that the others go on."""
     fingerprint = experiment.fingerprint(params)
     try:
-        run = scan(
-            experiment.strategy,
-            experiment.bars.columns,
-            params,
-            experiment.terms,
-            trade_from=experiment.assumptions.trade_from,
-        )
+        run = experiment.scanner.run(params)
     except Failure as failure:
         return Outcome(fingerprint=fingerprint, params=params, failure=str(failure))
     return Outcome(fingerprint=fingerprint, params=params, figures=run.figures)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from numpy.typing import NDArray
 
 from services.backtest_suite.charts import Line, Mark, heatmap, histogram, line_chart, marks_chart
 from services.backtest_suite.grids import GridResult
+from services.backtest_suite.legs import Leg
 from services.backtest_suite.manifests import Data, Reading
 from services.backtest_suite.results import Result
 from services.backtest_suite.stability import PLATEAU
 from services.backtest_suite.summaries import (
+    LEG_COLUMNS,
     grid_headline,
     headline_of,
+    legs_table,
     metrics_table,
     percent,
     plain,
@@ -27,10 +32,12 @@ from services.backtest_suite.summaries import (
     spelled,
     title_of,
 )
+from services.backtest_suite.trades import Trade
 from shared.contracts.times import to_ms
 
 TEMPLATES = Path(__file__).parent / "templates"
 TRADES_SHOWN = 100
+MARKS_SHOWN = 6  # instruments whose prices are drawn
 BEST_SHOWN = 25
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -40,23 +47,26 @@ Floats = NDArray[np.float64]
 def page_of(result: Result) -> str:
     """The report of one run."""
     times, equity = result.experiment.bars.columns.opened_at_ms, result.equity
-    close = result.experiment.bars.columns.close
-    trades, quote = result.trades, result.experiment.assumptions.instrument.quote
-    held = float(equity[0]) * close / close[result.first_bar]
+    trades, quote = result.trades, result.experiment.assumptions.quote
     manifest = result.manifest
     metrics = metrics_table(result)
     half = (len(metrics) + 1) // 2
     shown = trades[-TRADES_SHOWN:]
+    of_which = f", the {MARKS_SHOWN} most traded of {len(result.legs):,}" if len(result.legs) > MARKS_SHOWN else ""
     return render(
         "run.html",
         title=title_of(result),
         run_id=result.run_id,
         provenance=provenance_of(result.experiment),
         headline=headline_of(result),
-        equity=equity_chart(result, held),
+        equity=equity_chart(result, _held(result)),
         drawdown=line_chart(times, [Line("drawdown", _drawdown(equity), "bad")], percent_axis, 160, under="under"),
-        marks=marks_chart(times, close, _marks(result), plain),
-        marks_note=f"{len(trades):,} round trips; green earned, red lost, net of costs",
+        marks=[
+            (leg.symbol, marks_chart(times, leg.close, _marks(leg.trades), plain)) for leg in _most_traded(result.legs)
+        ],
+        marks_note=f"{len(trades):,} round trips{of_which}; green earned, red lost, net of costs",
+        legs=legs_table(result) if len(result.legs) > 1 else [],
+        leg_columns=LEG_COLUMNS,
         months=MONTHS,
         monthly=_monthly(times, equity),
         returns=histogram(_changes(equity), percent_axis),
@@ -168,6 +178,8 @@ def percent_axis(value: float) -> str:
 
 
 def _read_from(data: Data) -> str:
+    if data.members:
+        return ", ".join(dict.fromkeys(map(_read_from, data.members)))
     match data.reading:
         case None:
             return "given by a program"
@@ -192,7 +204,17 @@ def _results(result: Result) -> Floats:
     return np.array([float(t.pnl) / (float(t.quantity) * t.entry_price) for t in result.trades])
 
 
-def _marks(result: Result) -> list[Mark]:
+def _held(result: Result) -> Floats:
+    """The same cash simply held from the first bar on that counts (n,), NaN before."""
+    worth = result.experiment.bars.held(result.first_bar)
+    return np.concatenate([np.full(result.first_bar, math.nan), float(result.equity[0]) * worth / worth[0]])
+
+
+def _most_traded(legs: Sequence[Leg]) -> list[Leg]:
+    return sorted(legs, key=lambda leg: len(leg.trades), reverse=True)[:MARKS_SHOWN]
+
+
+def _marks(trades: Sequence[Trade]) -> list[Mark]:
     return [
         Mark(
             to_ms(trade.entry_at),
@@ -203,12 +225,13 @@ def _marks(result: Result) -> list[Mark]:
             f"{trade.side} {trade.quantity} from {trade.entry_at:%Y-%m-%d %H:%M} to {trade.exit_at:%Y-%m-%d %H:%M}: "
             f"{trade.pnl:+,.2f} ({trade.reason})",
         )
-        for trade in result.trades
+        for trade in trades
     ]
 
 
-def _trade_row(trade: Any) -> tuple[list[str], str]:
+def _trade_row(trade: Trade) -> tuple[list[str], str]:
     row = [
+        trade.symbol,
         f"{trade.entry_at:%Y-%m-%d %H:%M}",
         f"{trade.exit_at:%Y-%m-%d %H:%M}",
         trade.side,

@@ -30,6 +30,8 @@ from shared.contracts.governance import Figures, PresetCandidate
 from shared.contracts.times import timeframe_length, timeframe_ms
 from shared.trading.columns import Integers
 
+OF_ONE = "a preset is of one instrument: the governor judges it there, and the engine trades it there"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -78,11 +80,11 @@ class PresetSearch:
 
     def candidates(self, venue: str) -> list[PresetCandidate]:
         """What may be proposed: only what passed out of sample. Proposed when the last bar had closed."""
-        bars = self.experiment.bars
+        strategy, bars = self.experiment.of_one(OF_ONE)
         return [
             candidate_of(
                 one.found,
-                one.experiment.strategy,
+                strategy,
                 venue=venue,
                 symbol=bars.symbol,
                 timeframe=one.timeframe,
@@ -133,6 +135,7 @@ def find_presets(
     the best raises in the test.
     """
     check_metric(metric)
+    experiment.of_one(OF_ONE)
     horizons = [_longer(experiment, timeframe) for timeframe in timeframes] or [experiment]
     tried: list[Tried] = []
     trials = 0
@@ -158,8 +161,8 @@ def find_presets(
 
 
 def _longer(experiment: Experiment, timeframe: str) -> Experiment:
-    bars = experiment.bars if timeframe == experiment.bars.timeframe else experiment.bars.resampled(timeframe)
-    return replace(experiment, bars=bars)
+    _, bars = experiment.of_one(OF_ONE)
+    return replace(experiment, bars=bars if timeframe == bars.timeframe else bars.resampled(timeframe))
 
 
 def _window(horizon: Experiment, base: Experiment, split: Split) -> Window:
@@ -193,10 +196,11 @@ def _table(horizon: Experiment, axes: Axes | None, sets: int, window: Window) ->
 
 
 def _tried(horizon: Experiment, window: Window, params: Params, in_sample: Figures, split: Split) -> Tried:
-    columns = horizon.bars.columns
+    _, bars = horizon.of_one(OF_ONE)
+    columns = bars.columns
     test = replace(
         horizon,
-        bars=replace(horizon.bars, columns=columns.part(0, window.test_end)),
+        bars=bars.part(0, window.test_end),
         assumptions=msgspec.structs.replace(horizon.assumptions, trade_from=window.test_from),
     )
     figures = test.run(params).figures

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import msgspec
 
-from services.backtest_suite.driver import Experiment
-from services.backtest_suite.manifests import Manifest
+from services.backtest_suite.data import Bars
+from services.backtest_suite.driver import Experiment, data_of
+from services.backtest_suite.manifests import Data, Manifest
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
-from services.backtest_suite.sources import bars_found, strategy_named
+from services.backtest_suite.sources import Found, bars_found, strategy_named
 from shared.contracts.errors import BadMessage, NeedsOperator
+
+SAME = ("symbol", "timeframe", "sha256", "funding_sha256")
 
 
 def read_manifest(file: Path) -> Manifest:
@@ -49,15 +53,28 @@ def experiment_of(manifest: Manifest) -> Experiment:
             f"{strategy.source[:12]} now. Take the code of then, or make a new run."
         )
     data = manifest.data
-    if data.reading is None:
+    told = data.members or (data,)
+    readings = tuple(each.reading for each in told if each.reading is not None)
+    if len(readings) < len(told):
         raise NeedsOperator(f"The bars of run {manifest.run_id} were given by a program: only that can repeat it.")
-    found = bars_found(data.reading, first=data.first, last=data.last, universe=data.universe)
+    there = {
+        reading: bars_found(reading, first=data.first, last=data.last, universe=data.universe)
+        for reading in dict.fromkeys(readings)
+    }
+    members = tuple(
+        replace(_same(manifest, each, there[reading]), instrument=instrument)
+        for each, reading, instrument in zip(told, readings, manifest.assumptions.instruments, strict=True)
+    )
+    bars = Panel(members) if data.members else members[0]
+    return Experiment(strategy, bars, manifest.assumptions, readings)
+
+
+def _same(manifest: Manifest, data: Data, found: list[Found]) -> Bars:
+    """The very bars that the manifest names, of those that are there now."""
     for each in found:
-        if (each.bars.symbol, each.bars.timeframe) == (data.symbol, data.timeframe):
-            bars = replace(each.bars, instrument=manifest.assumptions.instrument)
-            again = Experiment(strategy, bars, manifest.assumptions, each.reading)
-            if (again.data.sha256, again.data.funding_sha256) == (data.sha256, data.funding_sha256):
-                return again
+        there = data_of(each.bars)
+        if all(getattr(there, name) == getattr(data, name) for name in SAME):
+            return each.bars
     names = ", ".join(f"{each.bars.symbol} {each.bars.timeframe} {each.bars.sha256[:12]}" for each in found)
     raise NeedsOperator(
         f"Run {manifest.run_id} was made on {data.symbol} {data.timeframe} {data.sha256[:12]}, there is {names}. "

@@ -16,6 +16,7 @@ from services.backtest_suite.results import Result
 from shared.contracts.errors import NeedsOperator
 
 TRADE_COLUMNS = (
+    "symbol",
     "entry_at",
     "exit_at",
     "side",

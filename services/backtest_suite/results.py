@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -12,9 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.backtest_suite.formulas import path_of, returns_of
+from services.backtest_suite.formulas import expectancy, path_of, returns_of
+from services.backtest_suite.legs import Leg, leg_of, legs_of
 from services.backtest_suite.manifests import SHORT, Manifest, Params, file_of, versions
 from services.backtest_suite.metrics import Metrics, metrics_of
+from services.backtest_suite.scanners import OverMany, OverOne
 from services.backtest_suite.significance import (
     DRAWS,
     Significance,
@@ -23,10 +26,10 @@ from services.backtest_suite.significance import (
     sharpe_error,
     significance_of,
 )
-from services.backtest_suite.trades import Trade, trades_of
+from services.backtest_suite.trades import Trade
 from shared.contracts.governance import Figures
-from shared.trading.columns import Integers
 from shared.trading.compiled import Run
+from shared.trading.compiled.portfolios import PortfolioRun
 from shared.trading.performance import periods_per_year
 from shared.trading.scales import Scale
 
@@ -42,7 +45,7 @@ class Result:
     """One run. What takes time to make is made when it is first asked for."""
 
     experiment: Experiment
-    run: Run
+    run: Run | PortfolioRun
     trials: int  # parameter sets tried on these bars, this one included; 1 where nobody counts
     elapsed_s: float
     number: int = 0  # how often exactly this was run, by the runs database; 0: it was not kept
@@ -63,18 +66,21 @@ class Result:
     @cached_property
     def metrics(self) -> Metrics:
         """All figures, from the first bar on whose close an order could be made; alpha and beta to the instrument held."""
-        bars, first = self.experiment.bars.columns, self.first_bar
+        bars, first = self.experiment.bars, self.first_bar
         measured = metrics_of(
             self.equity[first:],
             periods_per_year=self.periods_per_year,
             start=float(self.experiment.assumptions.cash),
             results=[float(trade.pnl) for trade in self.trades],
-            held=(self.lots * float(self._scale.lot) * bars.close / self.equity)[first:],
-            traded=self.traded,
-            benchmark=bars.close[max(first - 1, 0) :],
+            held=np.any([leg.is_held for leg in self.legs], axis=0)[first:],
+            traded=sum(leg.traded for leg in self.legs),
+            benchmark=bars.held(max(first - 1, 0)),
         )
-        # What was at stake at each entry is known to the loop alone.
-        return msgspec.structs.replace(measured, expectancy_r=self.figures.expectancy_r)
+        # What was at stake is known to the loop to the bit; a portfolio's does not look.
+        in_r = self.figures.expectancy_r
+        if math.isnan(in_r):
+            in_r = expectancy(np.array([trade.result_r for trade in self.trades]))
+        return msgspec.structs.replace(measured, expectancy_r=in_r)
 
     @cached_property
     def returns(self) -> NDArray[np.float64]:
@@ -96,7 +102,7 @@ class Result:
     @property
     def periods_per_year(self) -> float:
         """Bars of a year of the instrument's calendar."""
-        return periods_per_year(self.experiment.bars.timeframe, self.experiment.assumptions.instrument.calendar)
+        return periods_per_year(self.experiment.bars.timeframe, self.experiment.assumptions.calendar)
 
     @property
     def figures(self) -> Figures:
@@ -133,6 +139,7 @@ class Result:
             "equity_final": float(self.equity_final),
             "bars": len(self.experiment.bars),
             "elapsed_s": self.elapsed_s,
+            **({"instruments": [leg.summary() for leg in self.legs]} if len(self.legs) > 1 else {}),
         }
 
     def _repr_html_(self) -> str:
@@ -147,19 +154,13 @@ class Result:
         return self.run.curve / 10.0**self._scale.decimals
 
     @cached_property
-    def lots(self) -> Integers:
-        """Lots held at each close (n,), signed."""
-        assert self.run.fills is not None
-        changes = np.zeros(len(self.experiment.bars), np.int64)
-        np.add.at(changes, self.run.fills[:, 0], self.run.fills[:, 1])
-        return np.cumsum(changes)
-
-    @property
-    def traded(self) -> float:
-        """The notional of all fills, quote currency."""
-        assert self.run.fills is not None
-        _, lots, ticks, *_ = self.run.fills.T
-        return float(np.sum(np.abs(lots) * ticks * self._scale.unit, dtype=np.float64)) / 10.0**self._scale.decimals
+    def legs(self) -> tuple[Leg, ...]:
+        """Its part in each instrument."""
+        scanner, run = self.experiment.scanner, self.run
+        if isinstance(scanner, OverMany) and isinstance(run, PortfolioRun):
+            return legs_of(run, scanner.terms, scanner.columns, self.experiment.filled_at_ms)
+        assert isinstance(scanner, OverOne) and isinstance(run, Run)
+        return (leg_of(run, scanner.terms.instrument, self.experiment.filled_at_ms, scanner.columns.close),)
 
     @property
     def equity_final(self) -> Decimal:
@@ -167,7 +168,14 @@ class Result:
 
     @property
     def fees(self) -> Decimal:
-        return self._scale.amount(self.run.sleeve.book.fees)
+        return self._scale.amount(self.run.fees)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was inferred of the bars, and what the strategy wanted and could not have: for people."""
+        refused = self.run.stats.shorts_refused
+        told = f"{refused:,} times it wanted to be short where nothing can be owed, and was not" if refused else ""
+        return (*self.experiment.bars.notes, *filter(None, [told]))
 
     @property
     def orders(self) -> int:
@@ -176,10 +184,8 @@ class Result:
 
     @cached_property
     def trades(self) -> list[Trade]:
-        """The round trips, oldest first."""
-        assert self.run.fills is not None
-        assert self.run.charges is not None
-        return trades_of(self.run.fills, self.run.charges, self.experiment.filled_at_ms, self._scale)
+        """The round trips in all instruments, in the order in which they ended."""
+        return sorted((trade for leg in self.legs for trade in leg.trades), key=lambda trade: trade.exit_at)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -208,6 +214,6 @@ class Result:
             digest.update(np.ascontiguousarray(numbers, "<i8").tobytes())
         return digest.hexdigest()
 
-    @cached_property
+    @property
     def _scale(self) -> Scale:
-        return Scale.of(self.experiment.assumptions.instrument)
+        return self.legs[0].scale  # money is counted alike in all of them

@@ -10,15 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 
 from services.backtest_suite.data import Bars, Universe, read_bars
-from services.backtest_suite.listing import instrument_of, kind_of
+from services.backtest_suite.listing import Kind, instrument_of, kind_of
 from services.backtest_suite.manifests import Reading
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import check_symbol
 from shared.contracts.times import EPOCH
 from shared.runtime.settings import PORTS
 from shared.trading.columns import Columns
-from shared.trading.strategies import all_strategies, find_strategy, load_strategy
-from shared.trading.strategy import Strategy
+from shared.trading.strategies import find_any, load_any
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -31,14 +31,14 @@ class Found:
     reading: Reading
 
 
-def strategy_named(text: str) -> Strategy:
+def strategy_named(text: str) -> Strategy | PortfolioStrategy:
     """A strategy by its name, or by the path of its file."""
     if text.endswith(".py") or "/" in text:
         file = Path(text)
         if not file.is_file():
             raise NeedsOperator(f"There is no strategy file {file}. Write one with `trimtab new strategy NAME`.")
-        return load_strategy(file)
-    return find_strategy(text, all_strategies())
+        return load_any(file)
+    return find_any(text)
 
 
 def bars_found(
@@ -58,6 +58,7 @@ def bars_found(
             first=first,
             last=last,
             lot=lot,
+            kind=reading.kind,
             universe=universe,
             adjusted=reading.adjusted,
         )
@@ -77,27 +78,42 @@ def _funded(bars: Sequence[Bars], file: Path) -> Bars:
 
 
 def readings(
-    paths: Sequence[Path], symbol: str, timeframe: str, adjusted: bool, stack: Path, funding: Path | None = None
+    paths: Sequence[Path],
+    symbol: str,
+    timeframe: str,
+    adjusted: bool,
+    stack: Path,
+    funding: Sequence[Path] = (),
+    kind: Kind | None = None,
 ) -> list[Reading]:
-    """What `--data`, or else `--symbol` and `--timeframe`, ask for."""
-    funded = "" if funding is None else str(funding.resolve())
-    if funded and len(paths) > 1:
-        raise NeedsOperator("A file of funding is of one instrument: give one --data.")
+    """What `--data`, or else `--symbol` and `--timeframe`, ask for; each with its file of funding, if there are any."""
+    funded = [str(file.resolve()) for file in funding] or [""] * max(len(paths), 1)
+    if len(funded) != max(len(paths), 1):
+        raise NeedsOperator(
+            f"A file of funding is of one instrument: give one for each --data, in the same order. There are "
+            f"{len(paths)} of bars and {len(funded)} of funding."
+        )
     if paths:
         return [
-            Reading(path=str(path.resolve()), symbol=symbol, timeframe=timeframe, adjusted=adjusted, funding=funded)
-            for path in paths
+            Reading(
+                path=str(path.resolve()), symbol=symbol, timeframe=timeframe, adjusted=adjusted, kind=kind, funding=file
+            )
+            for path, file in zip(paths, funded, strict=True)
         ]
     if not symbol or not timeframe:
         raise NeedsOperator(
             "A backtest needs bars: --data FILE_OR_DIR, or --symbol and --timeframe of what the ingester of a running "
             "stack holds."
         )
-    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe, funding=funded)]
+    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe, kind=kind, funding=funded[0])]
 
 
 def _from_ingester(
-    reading: Reading, first: datetime | None, last: datetime | None, lot: Decimal | None, universe: Universe | None
+    reading: Reading,
+    first: datetime | None,
+    last: datetime | None,
+    lot: Decimal | None,
+    universe: Universe | None,
 ) -> Bars:
     from services.backtest_suite.bars import Ingester
     from shared.runtime.running import Stack  # these bring an HTTP client, which a file does not need
@@ -112,7 +128,9 @@ def _from_ingester(
         finally:
             await ingester.close()
 
-    return held_bars(symbol, timeframe, asyncio.run(asked()), f"ingester of {stack.folder}", lot, universe)
+    return held_bars(
+        symbol, timeframe, asyncio.run(asked()), f"ingester of {stack.folder}", lot, universe, reading.kind
+    )
 
 
 def held_bars(
@@ -122,10 +140,11 @@ def held_bars(
     source: str,
     lot: Decimal | None = None,
     universe: Universe | None = None,
+    kind: Kind | None = None,
 ) -> Bars:
     """What an ingester handed out, as bars of an instrument. Raises NeedsOperator when there are none."""
     if not len(columns):
         raise NeedsOperator(f"The {source} holds no bars of {symbol} {timeframe} in that span.")
-    kind, calendar = kind_of(symbol, columns, None)
-    instrument, notes = instrument_of(symbol, columns, kind, calendar, None, lot)
+    found, calendar = kind_of(symbol, columns, kind)
+    instrument, notes = instrument_of(symbol, columns, found, calendar, None, lot)
     return Bars(symbol, timeframe, columns, instrument, universe or "unknown", source, notes=tuple(notes))

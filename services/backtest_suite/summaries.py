@@ -12,6 +12,7 @@ import numpy as np
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.grids import GridResult
 from services.backtest_suite.manifests import Params, versions
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.results import Result
 from services.backtest_suite.significance import deflated_sharpe, probabilistic_sharpe, sharpe_error
 from services.backtest_suite.walk_forward import Step, WalkForward
@@ -87,16 +88,22 @@ def spelled(params: Params) -> str:
 def provenance_of(experiment: Experiment) -> list[Said]:
     """Data, universe, costs, seed and versions: printed beside every headline."""
     bars, a = experiment.bars, experiment.assumptions
-    quote = a.instrument.quote
-    sized = f"{a.size} {a.instrument.base}" if a.size is not None else f"{a.exposure:g} x the strategy's exposure"
+    fundings = sum(len(each.funding) for each in bars.members if each.funding is not None)
+    sized = f"{a.exposure:g} x the strategy's exposure"
+    if isinstance(bars, Panel):
+        sized = "the strategy's weights"
+        if a.rebalance_band:
+            sized += f", left alone within {a.rebalance_band:.1%} of the equity"
+    elif a.size is not None:
+        sized = f"{a.size} {bars.instrument.base}"
     said = [
         Said("data", f"{bars.symbol} {bars.timeframe}"),
         Said("from", f"{bars.first:%Y-%m-%d}"),
         Said("to", f"{bars.last:%Y-%m-%d}"),
         Said("bars", f"{len(bars):,}"),
         Said("universe", UNIVERSES[bars.universe], bars.universe != "point_in_time"),
-        Said("costs", costs_told(a.costs) + ("" if bars.funding is None else f", {len(bars.funding):,} fundings")),
-        Said("cash", f"{a.cash:,} {quote}"),
+        Said("costs", costs_told(a.costs) + (f", {fundings:,} fundings" if fundings else "")),
+        Said("cash", f"{a.cash:,} {a.quote}"),
         Said("size", sized),
         Said("filled", FILLS[a.fill]),
         Said("seed", str(a.seed)),
@@ -138,11 +145,11 @@ def title_of(result: Result) -> str:
 
 def headline_of(result: Result) -> list[Tile]:
     """The figures that one looks at first, none without its qualification."""
-    m, quote = result.metrics, result.experiment.assumptions.instrument.quote
-    close = result.experiment.bars.columns.close
-    held = float(close[-1] / close[result.first_bar] - 1.0)
+    m, quote = result.metrics, result.experiment.assumptions.quote
+    held = result.experiment.bars.held(result.first_bar)
+    in_r = "" if math.isnan(m.expectancy_r) else f"{plain(m.expectancy_r)} R a trade"
     return [
-        Tile("Net return", percent(m.total_return), f"held: {percent(held)}"),
+        Tile("Net return", percent(m.total_return), f"held: {percent(float(held[-1] / held[0]) - 1.0)}"),
         Tile("A year", percent(m.cagr), f"at {percent(m.volatility, 1).lstrip('+')} volatility"),
         Tile("Sharpe, a year", plain(m.sharpe), f"± {plain(sharpe_error(result.returns, result.periods_per_year))}"),
         Tile("Probabilistic Sharpe", chance(probabilistic_sharpe(result.returns)), "chance that it is above 0"),
@@ -151,9 +158,27 @@ def headline_of(result: Result) -> list[Tile]:
         ),
         Tile("Deepest drawdown", percent(-m.max_drawdown), f"{m.drawdown_bars:,} bars long"),
         Tile("Trades", f"{m.trades:,}", f"{percent(m.win_rate, 1).lstrip('+')} won"),
-        Tile("Profit factor", plain(m.profit_factor), f"{plain(m.expectancy_r)} R a trade"),
+        Tile("Profit factor", plain(m.profit_factor), in_r),
         Tile("Fees", f"{result.fees:,.2f}", f"{quote}, {result.orders:,} orders"),
         Tile("Final equity", f"{result.equity_final:,.2f}", quote),
+    ]
+
+
+LEG_COLUMNS = ("instrument", "trades", "won", "earned", "fees", "funding, borrowing")
+
+
+def legs_table(result: Result) -> list[list[str]]:
+    """What each instrument brought, under `LEG_COLUMNS`, the largest sums first."""
+    return [
+        [
+            leg.symbol,
+            f"{len(leg.trades):,}",
+            chance(float(np.mean([trade.pnl > 0 for trade in leg.trades]))) if leg.trades else "–",
+            f"{leg.earned:+,.2f}",
+            f"{leg.fees:,.2f}",
+            f"{leg.paid:,.2f}",
+        ]
+        for leg in sorted(result.legs, key=lambda leg: abs(leg.earned), reverse=True)
     ]
 
 

@@ -18,10 +18,12 @@ from services.backtest_suite.grids import Progress as OnProgress
 from services.backtest_suite.presets import PresetSearch
 from services.backtest_suite.results import Result
 from services.backtest_suite.summaries import (
+    LEG_COLUMNS,
     WALK_COLUMNS,
     Said,
     grid_headline,
     headline_of,
+    legs_table,
     percent,
     plain,
     provenance_of,
@@ -45,6 +47,7 @@ SHADES = (
 )  # worst to best
 WIDEST_MAP = 40  # columns
 TOLD_FAILURES = 5
+TOLD_LEGS = 12
 TOLD_OF_A_WINDOW = (2, 5, 6, 9, 11)  # of WALK_COLUMNS, what fits a terminal: from when, Sharpe ratios, return, trades
 
 
@@ -54,9 +57,23 @@ def show_run(result: Result) -> None:
     for tile in headline_of(result):
         table.add_row(tile.name, f"[bold]{tile.value}[/]", f"[dim]{tile.note}[/]")
     console.print(table)
+    _show_legs(result)
     _show_provenance(provenance_of(result.experiment))
-    for note in result.experiment.bars.notes:
+    for note in result.notes:
         console.print(f"[dim]{note}[/]", soft_wrap=True)
+
+
+def _show_legs(result: Result) -> None:
+    """What came of each instrument, those first that moved the account most; nothing where there is one alone."""
+    if len(result.legs) < 2:
+        return
+    rows = legs_table(result)
+    table = Table(*LEG_COLUMNS, title="By instrument, closed trades", title_justify="left")
+    for row in rows[:TOLD_LEGS]:
+        table.add_row(*row)
+    console.print(table)
+    if len(rows) > TOLD_LEGS:
+        console.print(f"[dim]and {len(rows) - TOLD_LEGS} more[/]")
 
 
 def show_grid(grid: GridResult, count: int) -> None:

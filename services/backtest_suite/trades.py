@@ -31,6 +31,7 @@ class Trade:
     result_r: float  # pnl / risk; 1.0: one stop earned
     bars_held: int
     reason: str  # why it ended: one of fills.REASONS
+    symbol: str = ""  # where it was said
 
 
 @dataclass
@@ -58,7 +59,7 @@ class _Open:
             self.exit_cost += abs(lots) * ticks
         self.fees += fee
 
-    def closed(self, bar: int, reason: int, times: Integers, scale: Scale) -> Trade:
+    def closed(self, bar: int, reason: int, times: Integers, scale: Scale, symbol: str) -> Trade:
         tick = float(scale.tick)
         earned = (self.exit_cost - self.entry_cost) * self.side * scale.unit - self.fees - self.charges
         return Trade(
@@ -75,10 +76,11 @@ class _Open:
             result_r=earned / self.risk if self.risk > 0 else 0.0,
             bars_held=bar - self.bar,
             reason=REASONS[reason],
+            symbol=symbol,
         )
 
 
-def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale) -> list[Trade]:
+def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale, symbol: str = "") -> list[Trade]:
     """The closed trades of `fills` and `charges` (as of a `Run`), oldest first.
 
     `times` (n,) tell when a bar's fills happened (ms). A fill that turns a position ends one trade and begins another;
@@ -94,14 +96,14 @@ def trades_of(fills: Integers, charges: Integers, times: Integers, scale: Scale)
         if trade is not None and held * (held + lots) < 0:
             part = share_of(fee, abs(held), abs(lots))
             trade.take(-held, ticks, part, 0)
-            closed.append(trade.closed(bar, reason, times, scale))
+            closed.append(trade.closed(bar, reason, times, scale, symbol))
             trade, lots, fee, held = None, lots + held, fee - part, 0
         if trade is None:
             trade = _Open(1 if lots > 0 else -1, bar)
         trade.take(lots, ticks, fee, risk)
         held += lots
         if held == 0:
-            closed.append(trade.closed(bar, reason, times, scale))
+            closed.append(trade.closed(bar, reason, times, scale, symbol))
             trade = None
     return closed
 

@@ -41,6 +41,7 @@ from shared.trading.strategy import Strategy
 SETS = 40  # drawn where no grid says which
 BARS_A_PARAMETER = 30  # beyond the warm-up, for each parameter that is tuned: with fewer anything can be fitted
 WARMUP_SHARE = 4  # a drawn set may warm up for at most this part of a training span, as in a search
+OF_ONE = "what it decided in each window cannot be put together yet"
 UNKNOWN = [np.array([math.nan])] * 3  # regimes
 
 
@@ -179,10 +180,10 @@ def walk_forward(
     in its test span.
     """
     check_metric(metric)
-    bars = experiment.bars
+    strategy, bars = experiment.of_one(OF_ONE)
     windows = windows_of(bars.columns.opened_at_ms, bars.timeframe, scheme)
     table = _table(experiment, axes, sets, windows)
-    _refuse_short(experiment.strategy, bars, windows, table, len(axes) if axes else len(experiment.strategy.fields))
+    _refuse_short(strategy, bars, windows, table, len(axes) if axes else len(experiment.strategy.fields))
     chosen: list[tuple[Outcome, Figures] | None] = []
     trials: list[int] = []
     computed, elapsed_s = 0, 0.0
@@ -210,7 +211,8 @@ def stitched(experiment: Experiment, windows: Sequence[Window], chosen: Sequence
     A newcomer enters on a change of its own target, as in live trading; what is held when its span begins it keeps if it
     wants the same, else that is left.
     """
-    strategy, columns = experiment.strategy, experiment.bars.columns
+    strategy, bars = experiment.of_one(OF_ONE)
+    columns = bars.columns
     first, end = windows[0].test_from, windows[-1].test_end
     whole = Targets.of(np.zeros(end))
     for window, params in zip(windows, chosen, strict=True):
@@ -224,9 +226,9 @@ def stitched(experiment: Experiment, windows: Sequence[Window], chosen: Sequence
                 whole.exposure[span][np.logical_and.accumulate(whole.exposure[span] == before)] = 0.0
     traded = Experiment(
         strategy=replace(DECIDED, name=f"{strategy.name} walk-forward"),
-        bars=replace(experiment.bars, columns=columns.part(0, end)),
+        bars=bars.part(0, end),
         assumptions=msgspec.structs.replace(experiment.assumptions, trade_from=first),
-        reading=experiment.reading,
+        readings=experiment.readings,
         targets=whole,
     )
     return traded.run(trials=trials)

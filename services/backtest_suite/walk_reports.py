@@ -44,11 +44,11 @@ def walk_page_of(walk: WalkForward) -> str:
     """The report: the out-of-sample equity first, then window by window what was promised and what came."""
     result, bars = walk.result, walk.experiment.bars
     first = walk.steps[0].window.test_from
-    close = result.experiment.bars.columns.close
+    held = result.experiment.bars.held(first)
     tested = result.experiment.bars.columns.opened_at_ms[first:]
     equity = [
         Line("out of sample", result.equity[first:], "accent"),
-        Line(f"{bars.symbol} held", float(result.equity[first]) * close[first:] / close[first], "faint"),
+        Line(f"{bars.symbol} held", float(result.equity[first]) * held / held[0], "faint"),
     ]
     return render(
         "walk_forward.html",

@@ -76,9 +76,8 @@ def windows_of(opened_at_ms: Integers, timeframe: str, scheme: Scheme) -> list[W
 
 def training(experiment: Experiment, window: Window) -> Experiment:
     """The same experiment on the window's training bars, and on nothing else."""
-    columns = experiment.bars.columns.part(window.train_from, window.train_end)
     return replace(
         experiment,
-        bars=replace(experiment.bars, columns=columns),
+        bars=experiment.bars.part(window.train_from, window.train_end),
         assumptions=msgspec.structs.replace(experiment.assumptions, trade_from=0),
     )

@@ -17,9 +17,9 @@ from services.backtest_suite.data import Bars
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import Assumptions, Params, file_of
 from services.backtest_suite.outcomes import Outcome, outcome_of
+from services.backtest_suite.panels import Panel
 from shared.contracts.errors import NeedsOperator, TrimtabError
-from shared.trading.compiled.loops import compiled_loop
-from shared.trading.strategies import BUILT_IN, find_strategy, load_strategy
+from shared.trading.strategies import find_any, is_built_in, load_any
 
 READY_S = 120.0  # a worker imports numba and compiles; on a busy machine that takes a while
 LAST_BREATH_S = 5.0  # from a closed connection to an exit code
@@ -33,14 +33,14 @@ class Order:
     strategy: str
     file: Path | None
     source: str
-    bars: Bars
+    bars: Bars | Panel
     assumptions: Assumptions
 
     @classmethod
     def of(cls, experiment: Experiment) -> Order:
         """Raises NeedsOperator for a strategy that no other process can find."""
         strategy, file = experiment.strategy, file_of(experiment.strategy)
-        if file is None and BUILT_IN.get(strategy.name) is not strategy:
+        if file is None and not is_built_in(strategy):
             raise NeedsOperator(
                 f"Strategy {strategy.name} stands in no file, so other processes cannot load it: write it into a file, "
                 "or use the backend threads."
@@ -49,7 +49,7 @@ class Order:
 
     def experiment(self) -> Experiment:
         """The same over there. Raises NeedsOperator when the code has changed meanwhile."""
-        strategy = find_strategy(self.strategy) if self.file is None else load_strategy(self.file)
+        strategy = find_any(self.strategy) if self.file is None else load_any(self.file)
         if strategy.source != self.source:
             raise NeedsOperator(f"Strategy {self.strategy} has changed since the grid began. Start it again.")
         return Experiment(strategy, self.bars, self.assumptions)
@@ -159,7 +159,7 @@ def _work(connection: Connection, order: Order) -> None:
     """What a worker does: become ready, then answer set after set, until nobody asks any more."""
     try:
         experiment = order.experiment()
-        compiled_loop(experiment.strategy)
+        experiment.scanner.compile()
     except TrimtabError as error:
         connection.send(error)
         return

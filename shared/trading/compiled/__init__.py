@@ -83,6 +83,11 @@ class Run:
         Integers | None
     )  # (m, 4): bar, paid for holding, reason, how many fills came before it; told with the fills
 
+    @property
+    def fees(self) -> int:
+        """Paid in all, ledger units."""
+        return self.sleeve.book.fees
+
 
 def scan(
     strategy: Strategy,

@@ -9,7 +9,9 @@ What does not compile still runs, interpreted, and gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -47,6 +49,7 @@ class PortfolioTerms:
     costs: Costs
     cash: Decimal  # quote currency
     rebalance_band: float = 0.0  # of the equity: a leg that is off by less is left alone
+    shorts: bool = True  # where the instruments allow them; False: a negative weight is 0
 
     def __post_init__(self) -> None:
         for name, seen in (
@@ -78,7 +81,7 @@ class PortfolioTerms:
     def rules(self) -> tuple[Rules, ...]:
         """The rules of each instrument, but for its highest price, which a market tells."""
         pairs = zip(self.scales, self.instruments, strict=True)
-        return tuple(scale.rules(instrument, self.costs) for scale, instrument in pairs)
+        return tuple(scale.rules(instrument, self.costs, shorts=self.shorts) for scale, instrument in pairs)
 
     @cached_property
     def rows(self) -> RuleRows:
@@ -104,6 +107,12 @@ class PortfolioRun:
     scales: tuple[Scale, ...]  # of each instrument: what a lot, a tick and a ledger unit are
     curve: Integers | None  # equity at each close, ledger units (n_bars,)
     fills: Integers | None  # (k, 5): bar, instrument, lots, ticks, fee in ledger units
+    charges: Integers | None  # (m, 5): bar, instrument, paid for holding, reason, how many fills came before it
+
+    @property
+    def fees(self) -> int:
+        """Paid in all, ledger units."""
+        return self.account.fees
 
 
 def scan_portfolio(
@@ -123,41 +132,47 @@ def scan_portfolio(
     strategy raises or says something impossible, BadParams for parameters outside its bounds, and NeedsOperator for terms
     that do not fit the market.
     """
-    checked = strategy.params(params if isinstance(params, Mapping) else params._asdict())  # type: ignore[attr-defined]
-    job = _Job(strategy, market, terms, regimes)
-    trade_from = max(trade_from, strategy.warmup(checked) - 1)
-    curve = np.zeros(len(market) if with_curve else 0, np.int64)
-    fills = np.zeros(0, np.int64)
-    legs, account, stats, written = job.run(checked, trade_from, curve, fills)
-    if with_fills and written:
-        fills = np.zeros(written, np.int64)  # now it is known how many there are
-        legs, account, stats, written = job.run(checked, trade_from, curve, fills)
-    if account.refused:
-        raise Failure(f"{strategy.name} {checked}: {REFUSALS[account.refused]}.")
-    return PortfolioRun(
-        checked,
-        job.figures(account, stats, max(len(market) - trade_from, 0)),
-        account,
-        legs,
-        stats,
-        terms.scales,
-        curve if with_curve else None,
-        fills.reshape(-1, NOTED) if with_fills else None,
-    )
+    checked = strategy.params(_named(params))
+    return _Job(strategy, market, terms, trade_from, regimes).run(checked, with_curve, with_fills)
+
+
+def grid_portfolio(
+    strategy: PortfolioStrategy,
+    market: MarketColumns,
+    table: Iterable[Mapping[str, object] | tuple[Any, ...]],
+    terms: PortfolioTerms,
+    *,
+    trade_from: int = 0,
+    regimes: Sequence[Floats] | None = None,
+    threads: int | None = None,
+) -> list[PortfolioRun | Failure]:
+    """Run every parameter set of the table, in its order, in threads: the compiled loop holds no lock.
+
+    A set that fails is told as a Failure in its place, and the others go on.
+    """
+    job = _Job(strategy, market, terms, trade_from, regimes)
+    compiled_portfolio_loop(strategy)  # once, and not by each thread
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return list(pool.map(job.outcome, [strategy.params(_named(params)) for params in table]))
+
+
+def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:
+    return params if isinstance(params, Mapping) else params._asdict()  # type: ignore[attr-defined]
 
 
 class _Job:
-    """One strategy over one market."""
+    """One strategy over one market, whatever its parameters."""
 
     def __init__(
         self,
         strategy: PortfolioStrategy,
         market: MarketColumns,
         terms: PortfolioTerms,
+        trade_from: int,
         regimes: Sequence[Floats] | None,
     ) -> None:
         _check(strategy, market, terms)
-        self.strategy, self.market, self.terms = strategy, market, terms
+        self.strategy, self.market, self.terms, self.trade_from = strategy, market, terms, trade_from
         rows = terms.rows._replace(top=market.tops * terms.rows.ticks)
         self.rules = PortfolioRules(terms.rules[0], rows, terms.rebalance_band, strategy.is_one_intent)
         self.cash = terms.scales[0].units(terms.cash)
@@ -168,7 +183,38 @@ class _Job:
             raise NeedsOperator(f"Regimes must have one value for each of the {len(market)} bars.")
         self.periods = periods_per_year(terms.timeframe, terms.instruments[0].calendar)
 
-    def run(self, params: Any, trade_from: int, curve: Integers, fills: Integers) -> tuple[Legs, Account, Stats, int]:
+    def outcome(self, params: Any) -> PortfolioRun | Failure:
+        """What came of one parameter set, or why nothing did."""
+        try:
+            return self.run(params)
+        except Failure as failure:
+            return failure
+
+    def run(self, params: Any, with_curve: bool = False, with_fills: bool = False) -> PortfolioRun:
+        trade_from = max(self.trade_from, self.strategy.warmup(params) - 1)
+        curve = np.zeros(len(self.market) if with_curve else 0, np.int64)
+        fills = np.zeros(0, np.int64)
+        legs, account, stats, written = self._scanned(params, trade_from, curve, fills)
+        if with_fills and written:
+            fills = np.zeros(written, np.int64)  # now it is known how many there are
+            legs, account, stats, written = self._scanned(params, trade_from, curve, fills)
+        if account.refused:
+            raise Failure(f"{self.strategy.name} {params}: {REFUSALS[account.refused]}.")
+        return PortfolioRun(
+            params,
+            self._figures(account, stats, max(len(self.market) - trade_from, 0)),
+            account,
+            legs,
+            stats,
+            self.terms.scales,
+            curve if with_curve else None,
+            fills.reshape(-1, NOTED) if with_fills else None,
+            np.zeros((0, 5), np.int64) if with_fills else None,
+        )
+
+    def _scanned(
+        self, params: Any, trade_from: int, curve: Integers, fills: Integers
+    ) -> tuple[Legs, Account, Stats, int]:
         """Once over the market; writes as much of `curve` and `fills` as there is room for."""
         legs, account, stats, written = compiled_portfolio_loop(self.strategy)(
             self.market.all(), self.regimes, params, self.rules, self.cash, trade_from, curve, fills
@@ -178,7 +224,7 @@ class _Job:
             raise raised from raised.__cause__
         return legs, account, stats, written
 
-    def figures(self, account: Account, stats: Stats, bars: int) -> Figures:
+    def _figures(self, account: Account, stats: Stats, bars: int) -> Figures:
         told = figures(
             stats,
             bars=bars,

@@ -1,7 +1,7 @@
 """The strategies: those we bring, and those in the user's folder `TRIMTAB_STRATEGIES`. One file each.
 
 Strategies over many instruments stand beside those of one and share their names and their folder. What hosts one
-instrument cannot host them, so it asks for `load_strategies` and `find_strategy`, and a backtest for `load_all`.
+instrument cannot host them, so it asks for `load_strategies` and `find_strategy`, and a backtest for `find_any`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.contracts.errors import NeedsOperator
 from shared.trading.strategies import (
@@ -24,15 +24,16 @@ from shared.trading.strategies import (
     pairs,
     trend_follow,
 )
-from shared.trading.strategy import PortfolioStrategy, Strategy
+from shared.trading.strategy import Declared, PortfolioStrategy, Strategy
 
+D = TypeVar("D", bound=Declared)
 BUILT_IN: dict[str, Strategy] = {
     module.STRATEGY.name: module.STRATEGY for module in (mean_reversion, momentum, multi_timeframe, trend_follow)
 }
 BUILT_IN_PORTFOLIOS: dict[str, PortfolioStrategy] = {
     module.STRATEGY.name: module.STRATEGY for module in (cross_sectional_momentum, pairs)
 }
-OVER_MANY = "it trades a portfolio: backtests run it (`scan_portfolio`), but nothing that trades one instrument can."
+OVER_MANY = "it trades a portfolio: `trimtab backtest` runs it, but nothing that trades one instrument can."
 
 
 def all_strategies() -> dict[str, Strategy]:
@@ -90,7 +91,17 @@ def load_any(file: Path) -> Strategy | PortfolioStrategy:
     return made
 
 
-def find_strategy(name: str, among: Mapping[str, Strategy] = BUILT_IN) -> Strategy:
+def is_built_in(strategy: Declared) -> bool:
+    """Whether it is one that we bring."""
+    return strategy is BUILT_IN.get(strategy.name) or strategy is BUILT_IN_PORTFOLIOS.get(strategy.name)
+
+
+def find_any(name: str) -> Strategy | PortfolioStrategy:
+    """The strategy of this name, of either kind, ours or of the user's folder."""
+    return find_strategy(name, load_all(_users_folder()))
+
+
+def find_strategy(name: str, among: Mapping[str, D] = BUILT_IN) -> D:
     """The strategy of this name, or NeedsOperator with the nearest right one."""
     if name in among:
         return among[name]

@@ -9,6 +9,7 @@ import numpy as np
 
 from services.backtest_suite.data import Bars
 from services.backtest_suite.driver import Experiment, Given
+from services.backtest_suite.panels import Panel
 from shared.contracts.governance import Costs
 from shared.contracts.instruments import Instrument
 from shared.trading.columns import Columns
@@ -45,3 +46,26 @@ def trends(count: int = 1200, seed: int = 3) -> Bars:
 def experiment(name: str = "trend_follow", bars: Bars | None = None, **given: Unpack[Given]) -> Experiment:
     """One of our strategies on trends, or on these bars."""
     return Experiment.of(BUILT_IN[name], trends() if bars is None else bars, **given)
+
+
+def perpetual(symbol: str) -> Instrument:
+    """One that can be owed."""
+    return Instrument(
+        symbol=symbol,
+        base=symbol.split("-")[0],
+        quote="USDT",
+        kind="perpetual",
+        tick=Decimal("0.01"),
+        lot=Decimal("0.001"),
+    )
+
+
+def two_that_go_together(count: int = 1500, seed: int = 5) -> Panel:
+    """One walk, and another that strays from it by a few per cent and comes back: what `pairs` is for."""
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.normal(0.0, 0.003, count))
+    apart = np.zeros(count)
+    for i in range(1, count):
+        apart[i] = 0.9 * apart[i - 1] + rng.normal(0.0, 0.01)
+    prices = {"ETH-USDT-PERP": 50.0 * np.exp(walk + apart), "BTC-USDT-PERP": 400.0 * np.exp(walk)}
+    return Panel(tuple(bars_at(price.round(2).tolist(), perpetual(name)) for name, price in prices.items()))

@@ -132,7 +132,7 @@ def test_a_run_with_funding_is_another_run_and_is_repeated_only_with_the_same_fu
     (found,) = bars_found(reading)
     with RunStore(tmp_path / "runs") as store:
         plain, funded = (
-            store.run(Experiment.of(experiment().strategy, bars, reading=found.reading), {"fast": 5, "slow": 20})
+            store.run(Experiment.of(experiment().strategy, bars, readings=(found.reading,)), {"fast": 5, "slow": 20})
             for bars in (replace(found.bars, funding=None), found.bars)
         )
         assert plain.fingerprint != funded.fingerprint
