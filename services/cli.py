@@ -211,7 +211,9 @@ def strategies(as_json: Json = False) -> None:
 @app.command()
 def leakcheck(
     subject: Annotated[str, typer.Argument(help="A strategy, its file, file.py:function, or `regimes`.")],
-    data: Annotated[Path | None, typer.Option(help="Bars; without them the simulated market.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Bars (of a portfolio: repeated); without them the simulated market.")
+    ] = None,
     symbol: Annotated[str, typer.Option(help="Such as BTC-USDT, where the data holds several.")] = "",
     timeframe: Annotated[str, typer.Option(help="Such as 1h, where the data does not say it.")] = "",
     bars: Annotated[int, typer.Option(min=2, help="How many of the last bars.")] = 2_000,
@@ -220,7 +222,7 @@ def leakcheck(
     """Whether anything sees the future: other futures must change no past value. Exit code 1 names what does."""
     from services.leakcheck import check
 
-    raise typer.Exit(check(subject, data, symbol, timeframe, bars, as_json))
+    raise typer.Exit(check(subject, data or (), symbol, timeframe, bars, as_json))
 
 
 @new.command("strategy")

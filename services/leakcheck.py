@@ -1,6 +1,7 @@
 """`trimtab leakcheck`: law 2 on your own data. What is asked is in shared/trading/leakcheck.py; here is what it is asked of.
 
-momentum                      a strategy, by name or by the path of its file: stepped, compiled, and as the engine hosts it
+momentum                      a strategy, by name or by the path of its file: stepped, compiled, and as the engine hosts it;
+                              one that trades a portfolio on all instruments of the data
 strategies/mine.py:targets    a function over whole columns, `targets(bars)`: exposures, Targets, or a frame of columns
 regimes                       features and readings, by a model that is fitted on the first half of the bars
 """
@@ -11,7 +12,8 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ import numpy as np
 from rich.console import Console
 
 from services.backtest_suite.data import Bars, read_bars
+from services.backtest_suite.panels import Panel
 from services.ml_service.fit_lines import FitLine, FitRequest, Fitted, NotFitted
-from services.venue_sim.market import SimulatedSeries
+from services.venue_sim.market import LISTINGS, SimulatedSeries
 from shared.artifacts.canonical import content_id
 from shared.artifacts.models import load_model
 from shared.contracts.errors import NeedsOperator
@@ -34,9 +37,10 @@ from shared.regimes.hmm import RegimeModel
 from shared.regimes.reader import RegimeReader
 from shared.trading.columns import Columns
 from shared.trading.compiled import Terms
-from shared.trading.leakcheck import Compute, Leak, leaks, strategy_tables
-from shared.trading.strategies import all_strategies, find_strategy, load_strategy
-from shared.trading.strategy import Strategy
+from shared.trading.compiled.portfolios import PortfolioTerms
+from shared.trading.leakcheck import Compute, Leak, leaks, portfolio_tables, strategy_tables
+from shared.trading.strategies import find_any, load_any
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
 EXIT_CLEAN, EXIT_LEAK = 0, 1
 SEED = 7
@@ -46,11 +50,19 @@ ADDED_OTHERWISE = 1e-9  # numpy adds longer columns in another order; a leak of 
 console = Console(highlight=False)
 
 
-def check(subject: str, data: Path | None, symbol: str, timeframe: str, bars: int, as_json: bool) -> int:
+def check(subject: str, data: Sequence[Path], symbol: str, timeframe: str, bars: int, as_json: bool) -> int:
     """Look for leaks, tell them, and return the exit code: 0 when there are none, 1 when there are."""
-    market = market_of(data, symbol, timeframe, bars)
-    tolerance = ADDED_OTHERWISE if ":" in subject else 0.0
-    found = {part: leaks(compute, market.columns, tolerance=tolerance) for part, compute in tables_of(subject, market)}
+    strategy = None if subject == "regimes" or ":" in subject else strategy_of(subject)
+    if isinstance(strategy, PortfolioStrategy):
+        market = panel_of(data, symbol, timeframe, bars, strategy)
+        terms = PortfolioTerms(market.instruments, market.timeframe, COSTS, Decimal(10_000))
+        tables = portfolio_tables(strategy, strategy.params(), terms)
+        found = {part: leaks(compute, market.columns) for part, compute in tables.items()}
+    else:
+        market = market_of(data, symbol, timeframe, bars)
+        tolerance = ADDED_OTHERWISE if ":" in subject else 0.0
+        parts = tables_of(subject, strategy, market)
+        found = {part: leaks(compute, market.columns, tolerance=tolerance) for part, compute in parts}
     if as_json:
         console.print(json.dumps(_told(subject, market, found)), markup=False, soft_wrap=True)
     else:
@@ -61,38 +73,54 @@ def check(subject: str, data: Path | None, symbol: str, timeframe: str, bars: in
     return EXIT_LEAK if any(found.values()) else EXIT_CLEAN
 
 
-def market_of(data: Path | None, symbol: str, timeframe: str, bars: int) -> Bars:
+def market_of(data: Sequence[Path], symbol: str, timeframe: str, bars: int) -> Bars:
     """The last bars of a file, or as many of the simulated market."""
-    if data is None:
-        series = SimulatedSeries(symbol or "BTC-USDT", SEED, timeframe or "1m")
-        columns = Columns.of(*zip(*map(series.candle, range(bars)), strict=True))
-        return Bars(series.instrument.symbol, timeframe or "1m", columns, series.instrument, source=series.identity)
-    found = read_bars(data, symbol=symbol, timeframe=timeframe)
+    if not data:
+        return simulated(symbol or "BTC-USDT", timeframe or "1m", bars)
+    found = [each for path in data for each in read_bars(path, symbol=symbol, timeframe=timeframe)]
     if len(found) != 1:
         names = ", ".join(f"{each.symbol} {each.timeframe}" for each in found)
-        raise NeedsOperator(f"{data} holds {names}: say which with --symbol and --timeframe.")
-    (one,) = found
-    columns = one.columns.part(max(len(one) - bars, 0), len(one))
-    return Bars(one.symbol, one.timeframe, columns, one.instrument, one.universe, one.source)
+        raise NeedsOperator(f"The data hold {names}: say which with --symbol and --timeframe.")
+    return found[0].part(max(len(found[0]) - bars, 0), len(found[0]))
 
 
-def tables_of(subject: str, market: Bars) -> Iterator[tuple[str, Compute]]:
+def panel_of(data: Sequence[Path], symbol: str, timeframe: str, bars: int, strategy: PortfolioStrategy) -> Panel:
+    """The last bars of all that the data hold; without data of what the simulated market lists, if it takes so many.
+
+    They are taken for perpetuals, so that what the strategy would be short of is looked at as well.
+    """
+    if data:
+        members = [each for path in data for each in read_bars(path, symbol=symbol, timeframe=timeframe)]
+    else:
+        members = [simulated(name, timeframe or "1m", bars) for name in list(LISTINGS)[: strategy.instruments[1]]]
+    perpetuals = [msgspec.structs.replace(each.instrument, kind="perpetual") for each in members]
+    panel = Panel(tuple(replace(each, instrument=made) for each, made in zip(members, perpetuals, strict=True)))
+    return panel.part(max(len(panel) - bars, 0), len(panel))
+
+
+def simulated(symbol: str, timeframe: str, bars: int) -> Bars:
+    """The first bars of one instrument of the simulated market."""
+    series = SimulatedSeries(symbol, SEED, timeframe)
+    columns = Columns.of(*zip(*map(series.candle, range(bars)), strict=True))
+    return Bars(series.instrument.symbol, timeframe, columns, series.instrument, source=series.identity)
+
+
+def tables_of(subject: str, strategy: Strategy | None, market: Bars) -> Iterator[tuple[str, Compute[Columns]]]:
     """What is to be checked, by name."""
     if subject == "regimes":
         model = fitted_on(candles(market.columns)[: len(market) // 2])
         yield "features", feature_table
         yield "readings", lambda bars: reading_table(model, timeframe_ms(market.timeframe), bars)
-    elif ":" in subject:
+    elif strategy is None:
         yield "function", function_of(subject)
     else:
-        strategy = strategy_of(subject)
         terms = Terms(market.instrument, market.timeframe, COSTS, Decimal(10_000))
         yield from strategy_tables(strategy, strategy.params(), terms).items()
 
 
-def strategy_of(subject: str) -> Strategy:
+def strategy_of(subject: str) -> Strategy | PortfolioStrategy:
     """A strategy by its name, or by the path of its file."""
-    return load_strategy(Path(subject)) if subject.endswith(".py") else find_strategy(subject, all_strategies())
+    return load_any(Path(subject)) if subject.endswith(".py") else find_any(subject)
 
 
 def function_of(subject: str) -> Callable[[Columns], object]:
@@ -150,7 +178,7 @@ def _functions(module: Any) -> list[str]:
     return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")] or ["none"]
 
 
-def _told(subject: str, market: Bars, found: dict[str, list[Leak]]) -> dict[str, object]:
+def _told(subject: str, market: Bars | Panel, found: dict[str, list[Leak]]) -> dict[str, object]:
     """The same as plain data."""
     return {
         "subject": subject,

@@ -6,6 +6,9 @@ A value of bar t may depend on bars up to t. So it must stay when only a prefix 
 invariance), when the bars after t are others (future perturbation), and when it is computed once more (nothing was
 kept from the time at which the future was there). Each of the three finds what the others miss.
 
+Bars may also be those of a whole market (`MarketColumns`): then another future is another for each instrument, apart from
+the others', with other bars absent, and a column names its instrument.
+
 What cannot be found from outside: a table of the real future that somebody has built in, whatever bars it is given.
 """
 
@@ -14,23 +17,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.times import from_ms
-from shared.trading.strategy import Strategy
+from shared.trading.strategy import PortfolioStrategy, Strategy
 from shared.trading.values import UNKNOWN, Bar, Regime, Target
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from shared.trading.columns import Columns
+    from shared.trading.columns import Columns, MarketColumns
     from shared.trading.compiled import Terms
+    from shared.trading.compiled.portfolios import PortfolioTerms
 
-Compute = Callable[["Columns"], object]  # -> columns of shape (n,): a mapping, a frame, Targets, or one array
+Series = TypeVar("Series", "Columns", "MarketColumns")
+Compute = Callable[[Series], object]  # -> columns of shape (n,): a mapping, a frame, Targets, or one array
 
 CUTS = 12  # places at which the future is taken away, and changed
 JUMP, NOISE = 0.3, 0.1  # how another future differs, in logarithms of the price
+ABSENT = 0.1  # of the bars of another future of a market
 HORIZON = 256  # bars of future that are changed where the first leaking bar is looked for
 LOOKED_AT = 400_000  # bars computed in that search, before the first found is the one that is told
 
@@ -58,7 +64,9 @@ FUTURE = "when later bars are others"
 AGAIN = "when it is computed once more"
 
 
-def leaks(compute: Compute, bars: Columns, *, cuts: int = CUTS, seed: int = 7, tolerance: float = 0.0) -> list[Leak]:
+def leaks(
+    compute: Compute[Series], bars: Series, *, cuts: int = CUTS, seed: int = 7, tolerance: float = 0.0
+) -> list[Leak]:
     """The first leaking bar of each column of `compute(bars)` that has one, earliest first.
 
     Values are compared bit for bit; `tolerance` (relative) is for sums that are added in another order when there are
@@ -72,7 +80,7 @@ def leaks(compute: Compute, bars: Columns, *, cuts: int = CUTS, seed: int = 7, t
     whole = _asked(compute, bars)
     found: dict[str, Leak] = {}
 
-    def look(how: str, other: Columns, known: int) -> None:
+    def look(how: str, other: Series, known: int) -> None:
         for leak in _differences(whole, _asked(compute, other), known, bars, how, tolerance):
             if leak.column not in found or leak.bar < found[leak.column].bar:
                 found[leak.column] = leak
@@ -87,12 +95,22 @@ def leaks(compute: Compute, bars: Columns, *, cuts: int = CUTS, seed: int = 7, t
     return sorted(found.values(), key=lambda leak: leak.bar)
 
 
-def other_future(bars: Columns, known: int, rng: np.random.Generator, jump: float) -> Columns:
-    """The same bars up to, not including, `known`; after it higher or lower ones (`jump`, logarithm), at the same times."""
+def other_future(bars: Series, known: int, rng: np.random.Generator, jump: float) -> Series:
+    """The same bars up to, not including, `known`; after it higher or lower ones (`jump`, logarithm), at the same times.
+
+    In a market every second instrument goes the other way: what compares them would not see one move that all make.
+    """
     import numpy as np
 
-    from shared.trading.columns import Columns
+    from shared.trading.columns import Columns, MarketColumns
 
+    if isinstance(bars, MarketColumns):
+        shape = bars.close.shape
+        apart = np.where(np.arange(len(bars.symbols)) % 2 == 0, jump, -jump)
+        moves = np.exp(apart + rng.normal(0.0, NOISE, shape))
+        moves[rng.random(shape) < ABSENT] = math.nan
+        moves[:known] = 1.0
+        return MarketColumns(bars.symbols, bars.opened_at_ms, *(table * moves for table in bars.all()[1:]))
     moves = np.exp(jump + rng.normal(0.0, NOISE, len(bars)))
     moves[:known] = 1.0
     return Columns.of(bars.opened_at_ms, *(column * moves for column in bars.all()[1:]))
@@ -112,7 +130,7 @@ def columns_of(answer: object, size: int) -> dict[str, np.ndarray[Any, Any]]:
     return made
 
 
-def strategy_tables(strategy: Strategy, params: Any, terms: Terms) -> dict[str, Compute]:
+def strategy_tables(strategy: Strategy, params: Any, terms: Terms) -> dict[str, Compute[Columns]]:
     """What a strategy decides, by tier: stepped by Python, compiled, and as the engine hosts it.
 
     A regime made of the bars themselves comes with them, so that who needs one decides something.
@@ -145,7 +163,40 @@ def strategy_tables(strategy: Strategy, params: Any, terms: Terms) -> dict[str, 
     return {"stepped": stepped, "compiled": compiled, "hosted": hosted}
 
 
-def _asked(compute: Compute, bars: Columns) -> dict[str, np.ndarray[Any, Any]]:
+def portfolio_tables(
+    strategy: PortfolioStrategy, params: Any, terms: PortfolioTerms
+) -> dict[str, Compute[MarketColumns]]:
+    """The same for a strategy over many instruments: its weights stepped by Python, and what came of them compiled."""
+
+    def stepped(market: MarketColumns) -> object:
+        from shared.trading.compiled.weights import stepped_weights
+
+        told, failure = stepped_weights(strategy, params, market, _regimes(market))
+        if failure is not None:
+            raise failure
+        return {"decides": told.is_decided, **_by_name(market.symbols, "weight", told.weights)}
+
+    def compiled(market: MarketColumns) -> object:
+        import numpy as np
+
+        from shared.trading.compiled.portfolios import scan_portfolio
+
+        regimes = _regimes(market)
+        run = scan_portfolio(strategy, market, params, terms, regimes=regimes, with_curve=True, with_fills=True)
+        assert run.fills is not None
+        lots = np.zeros(market.close.shape, np.int64)
+        np.add.at(lots, (run.fills[:, 0], run.fills[:, 1]), run.fills[:, 2])
+        return {"equity": run.curve, **_by_name(market.symbols, "lots", np.cumsum(lots, axis=0))}
+
+    return {"stepped": stepped, "compiled": compiled}
+
+
+def _by_name(symbols: tuple[str, ...], what: str, table: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """A column for each instrument: `ETH-USDT weight`."""
+    return {f"{symbol} {what}": column for symbol, column in zip(symbols, table.T, strict=True)}
+
+
+def _asked(compute: Compute[Series], bars: Series) -> dict[str, np.ndarray[Any, Any]]:
     try:
         answer = compute(bars)
     except Exception as error:
@@ -171,12 +222,16 @@ def _hosted(strategy: Strategy, params: Any, terms: Terms, bars: Columns) -> Ite
         yield trader.candidates["checked"].target
 
 
-def _regimes(bars: Columns) -> list[np.ndarray[Any, Any]]:
-    """BULL above the close of a day's worth of bars ago, else BEAR: as causal as can be, UNKNOWN for the first ones."""
+def _regimes(bars: Columns | MarketColumns) -> list[np.ndarray[Any, Any]]:
+    """BULL above the close of a day's worth of bars ago, else BEAR: as causal as can be, UNKNOWN for the first ones.
+
+    A market's is that of its first instrument.
+    """
     import numpy as np
 
     days_worth = min(24, len(bars))
-    bull = np.where(bars.close > np.concatenate([bars.close[:days_worth], bars.close[:-days_worth]]), 0.8, 0.1)
+    close = bars.close if bars.close.ndim == 1 else bars.close[:, 0]
+    bull = np.where(close > np.concatenate([close[:days_worth], close[:-days_worth]]), 0.8, 0.1)
     bull[:days_worth] = UNKNOWN.bull
     return [bull, 0.9 - bull, np.where(bull > 0.0, 0.1, math.nan)]
 
@@ -185,7 +240,7 @@ def _differences(
     whole: Mapping[str, np.ndarray[Any, Any]],
     other: Mapping[str, np.ndarray[Any, Any]],
     known: int,
-    bars: Columns,
+    bars: Columns | MarketColumns,
     how: str,
     tolerance: float,
 ) -> Iterator[Leak]:
@@ -208,7 +263,7 @@ def _differences(
 
 
 def _first_ones(
-    compute: Compute, bars: Columns, rng: np.random.Generator, found: Mapping[str, Leak], tolerance: float
+    compute: Compute[Series], bars: Series, rng: np.random.Generator, found: Mapping[str, Leak], tolerance: float
 ) -> Iterator[Leak]:
     """The first bar of each leaking column, bar by bar from the beginning, as long as that is cheap enough."""
     last = {name: leak.bar for name, leak in found.items()}

@@ -24,18 +24,17 @@ from numba import njit
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs, Figures
 from shared.contracts.instruments import Instrument
-from shared.contracts.times import from_ms
 from shared.trading import ledger, loop, portfolio_loop
 from shared.trading.columns import Floats, Integers, MarketColumns
 from shared.trading.compiled import cache
 from shared.trading.compiled.callbacks import Failure
 from shared.trading.compiled.loops import UNKNOWN_COLUMN, as_python, compiled_or_none, register
+from shared.trading.compiled.weights import stepped_weights
 from shared.trading.kernel import kernel
 from shared.trading.performance import Stats, figures, periods_per_year
-from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, Market, PortfolioRules, RuleRows, no_legs
+from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, PortfolioRules, RuleRows, no_legs
 from shared.trading.scales import Rules, Scale
 from shared.trading.strategy import PortfolioStrategy
-from shared.trading.values import Regime
 
 _loops: dict[str, Callable[..., Any]] = {}  # source -> loop
 
@@ -302,18 +301,5 @@ def _nothing(strategy: PortfolioStrategy) -> tuple[Any, ...]:
 
 def _failure(strategy: PortfolioStrategy, market: MarketColumns, params: Any, regimes: Sequence[Floats]) -> Failure:
     """What the strategy raised, found again interpreted: the bits are the same, bar and traceback are Python's."""
-    n = len(market.symbols)
-    state, weights = strategy.start(params, n), [0.0] * n
-    times, *tables = market.all()
-    for i, opened_at_ms in enumerate(times.tolist()):
-        k = i if len(regimes[0]) > 1 else 0
-        regime = Regime(*(float(column[k]) for column in regimes))
-        try:
-            rows = Market(opened_at_ms, *(table[i].tolist() for table in tables))
-            state, _ = strategy.step(state, rows, regime, params, weights)
-        except Exception as error:  # noqa: BLE001 - it is handed on as the cause
-            opened_at = f"{from_ms(opened_at_ms):%Y-%m-%d %H:%M}"
-            told = Failure(f"{strategy.name} {params} raised {type(error).__name__} at bar {i} ({opened_at}): {error}")
-            told.__cause__ = error
-            return told
-    return Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")
+    _, told = stepped_weights(strategy, params, market, regimes)
+    return told or Failure(f"{strategy.name} {params} failed compiled, but not interpreted: please report this.")

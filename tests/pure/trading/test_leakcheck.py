@@ -234,17 +234,17 @@ LEAKING = "import numpy as np\n\ndef targets(bars):\n    return np.sign(np.appen
 def test_the_verb_answers_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.py"
     file.write_text(LEAKING)
-    assert verb.check(f"{file}:targets", None, "", "", 300, as_json=False) == verb.EXIT_LEAK
+    assert verb.check(f"{file}:targets", (), "", "", 300, as_json=False) == verb.EXIT_LEAK
     assert "function: value sees the future, first at bar 0 (2025-01-01 00:00)" in capsys.readouterr().out
-    assert verb.check("momentum", None, "", "", 300, as_json=True) == verb.EXIT_CLEAN
+    assert verb.check("momentum", (), "", "", 300, as_json=True) == verb.EXIT_CLEAN
     assert '"checked": ["stepped", "compiled", "hosted"], "leaks": []' in capsys.readouterr().out
     file.write_text(LEAKING.replace("np.append(np.diff(bars.close), 0.0)", "np.diff(bars.close, prepend=100.0)"))
-    assert verb.check(f"{file}:targets", None, "", "", 300, as_json=False) == verb.EXIT_CLEAN
+    assert verb.check(f"{file}:targets", (), "", "", 300, as_json=False) == verb.EXIT_CLEAN
     with pytest.raises(NeedsOperator, match=r"must have a function orders\(bars\), has targets"):
-        verb.check(f"{file}:orders", None, "", "", 300, as_json=False)
+        verb.check(f"{file}:orders", (), "", "", 300, as_json=False)
 
 
 def test_real_hours_are_read_without_a_look_ahead(test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hours = test_data / "crypto" / "spot_1h" / "BTCUSDT_1h.parquet"
-    assert verb.check("regimes", hours, "", "", 1_000, as_json=False) == verb.EXIT_CLEAN
+    assert verb.check("regimes", [hours], "", "", 1_000, as_json=False) == verb.EXIT_CLEAN
     assert "on 1000 bars of BTC-USDT 1h" in capsys.readouterr().out
