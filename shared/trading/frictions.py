@@ -90,13 +90,7 @@ def frictions(
             f"Fills are {', '.join(FILLS)} and exits on_close or at_venue, were {fill!r} and {exits!r}."
         )
     scale = Scale.of(instrument)
-    times, rates = ([], []) if funding is None else (list(map(float, column)) for column in funding)
-    if len(times) != len(rates) or any(b <= a for a, b in itertools.pairwise(times)):
-        raise NeedsOperator("Funding must have rising times and as many rates.")
-    if any(not abs(rate) < 1 for rate in rates):
-        raise NeedsOperator(f"A funding rate must be a fraction within -1..1, was {max(rates, key=abs)}.")
-    if times and instrument.kind != "perpetual":
-        raise NeedsOperator(f"Only perpetuals have funding: {instrument.symbol} is {instrument.kind}.")
+    times, rates = funding_of(instrument, funding)
     model = costs.slippage_model or SlippageModel(volatility=False, size=False)
     return Frictions(
         rules=rules,
@@ -106,7 +100,7 @@ def frictions(
         tier_from=[float(scale.units(notional)) for notional, _ in costs.tiers],
         tier_ppm=[float(ppm(bps)) for _, bps in costs.tiers],
         volume_lots=float(Decimal(costs.max_volume_share) / instrument.lot),
-        borrow_ms=(costs.borrow_bps_year or 0.0) / 10_000 / YEAR_MS if instrument.kind == "share" else 0.0,
+        borrow_ms=borrow_rate_ms(instrument, costs),
         funding_at=times,
         funding_rate=rates,
         bar_ms=bar_ms,
@@ -125,6 +119,45 @@ def frictions(
             quote=float(scale.units(Decimal(1))),
         ),
     )
+
+
+def funding_of(
+    instrument: Instrument, funding: tuple[Sequence[float], Sequence[float]] | None
+) -> tuple[list[float], list[float]]:
+    """Times (ms) and rates of an instrument. Raises NeedsOperator when they are not what they should be."""
+    times, rates = ([], []) if funding is None else (list(map(float, column)) for column in funding)
+    if len(times) != len(rates) or any(b <= a for a, b in itertools.pairwise(times)):
+        raise NeedsOperator("Funding must have rising times and as many rates.")
+    if any(not abs(rate) < 1 for rate in rates):
+        raise NeedsOperator(f"A funding rate must be a fraction within -1..1, was {max(rates, key=abs)}.")
+    if times and instrument.kind != "perpetual":
+        raise NeedsOperator(f"Only perpetuals have funding: {instrument.symbol} is {instrument.kind}.")
+    return times, rates
+
+
+def borrow_rate_ms(instrument: Instrument, costs: Costs) -> float:
+    """What borrowing costs each millisecond, as a fraction of what is owed; 0.0 where nothing is borrowed to be short."""
+    return (costs.borrow_bps_year or 0.0) / 10_000 / YEAR_MS if instrument.kind == "share" else 0.0
+
+
+@kernel
+def borrowing_cost(lots: int, price: float, rate_ms: float, since_ms: int, rules: Rules) -> float:
+    """Ledger units for owing `lots` (negative) for so long, at this price."""
+    owed = float(-lots) * price * rules.ticks * float(rules.unit)
+    return owed * rate_ms * float(since_ms)
+
+
+@kernel
+def funding_cost(lots: int, price: float, rate: float, rules: Rules) -> float:
+    """Ledger units for holding `lots` (signed) at a funding time, at this price; negative: received."""
+    worth = float(lots) * price * rules.ticks * float(rules.unit)
+    return worth * rate
+
+
+@kernel
+def whole_units(cost: float) -> int:
+    """A charge as the ledger books it: rounded half up."""
+    return math.floor(cost + 0.5)
 
 
 @kernel

@@ -40,11 +40,14 @@ from shared.trading.frictions import (
     SAME_CLOSE,
     Frictions,
     Weather,
+    borrowing_cost,
     fee_rate,
+    funding_cost,
     room,
     slippage_of,
     weather,
     weather_step,
+    whole_units,
 )
 from shared.trading.kernel import kernel
 from shared.trading.ledger import Book, equity_at, fits
@@ -241,8 +244,8 @@ def concluded(a: VenueAccount, bar: Bar, target: Target, may_trade: bool, f: Fri
 @kernel
 def borrowed(a: VenueAccount, i: int, price: float, since_ms: int, f: Frictions, notes: list[int]) -> VenueAccount:
     """Pay for what was owed since the bar before, at its close."""
-    owed = float(-a.sleeve.book.lots) * price * f.rules.ticks * float(f.rules.unit)
-    return charged(a, i, owed * f.borrow_ms * float(since_ms), BORROWING, f, notes)
+    cost = borrowing_cost(a.sleeve.book.lots, price, f.borrow_ms, since_ms, f.rules)
+    return charged(a, i, cost, BORROWING, f, notes)
 
 
 @kernel
@@ -251,8 +254,7 @@ def funded(a: VenueAccount, i: int, price: float, until_ms: int, f: Frictions, n
     k = a.funded
     while k < len(f.funding_at) and f.funding_at[k] <= float(until_ms):
         if a.sleeve.book.lots != 0:
-            worth = float(a.sleeve.book.lots) * price * f.rules.ticks * float(f.rules.unit)
-            a = charged(a, i, worth * f.funding_rate[k], FUNDING, f, notes)
+            a = charged(a, i, funding_cost(a.sleeve.book.lots, price, f.funding_rate[k], f.rules), FUNDING, f, notes)
         k += 1
     return VenueAccount(a.sleeve, a.stats, a.written, a.traded, a.taken, a.fills, k, a.weather)
 
@@ -260,7 +262,7 @@ def funded(a: VenueAccount, i: int, price: float, until_ms: int, f: Frictions, n
 @kernel
 def charged(a: VenueAccount, i: int, cost: float, reason: int, f: Frictions, notes: list[int]) -> VenueAccount:
     """Take `cost` (ledger units, rounded half up; negative: give) from the cash."""
-    amount = math.floor(cost + 0.5)
+    amount = whole_units(cost)
     if amount == 0:
         return a
     s = a.sleeve

@@ -1,6 +1,8 @@
 """A strategy over many instruments: one cash account, one integer ledger, and the order of events of one slice of time.
 
+    before it     borrowing since the slice before, and funding up to now, of what is held: `carried`
     at the open   what an earlier close wanted is filled, leg by leg: `filled_at_open`
+    inside        funding, on what is held now
     at the close  the account is marked, the strategy writes the weights that it wishes for, and, when it has decided,
                   they become wants: `marked`, `planned`
 
@@ -16,10 +18,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from shared.trading.fills import fill_ticks, share_of
+from shared.trading.fills import BORROWING, FUNDING, SIGNAL, fill_ticks, share_of
+from shared.trading.frictions import borrowing_cost, funding_cost, whole_units
 from shared.trading.kernel import kernel
 from shared.trading.ledger import LIMIT, fee_on
-from shared.trading.performance import Stats, with_fill, with_short_refused
+from shared.trading.performance import Stats, with_charge, with_fill, with_short_refused
 from shared.trading.risk import is_worth_sending, lots_for
 from shared.trading.scales import Rules
 
@@ -31,7 +34,9 @@ REFUSALS = (
     "weights must be numbers whose sizes add up to 1 at most",
 )
 NOISE = 1e-9  # 50 x 0.02 is a little more than 1
-NOTED = 5  # numbers that are noted of a fill: bar, instrument, lots, ticks, fee
+NOTED = (
+    6  # numbers that are noted of a fill: bar, instrument, lots, ticks, fee, reason; of a charge lots and ticks are 0
+)
 
 Row = list[float]  # one number for each instrument
 
@@ -58,11 +63,23 @@ class RuleRows(NamedTuple):
     top: list[float]
 
 
+class Carry(NamedTuple):
+    """What holding costs. When it is off nothing of it is looked at."""
+
+    is_on: bool
+    borrow_ms: list[float]  # (n,) fraction of what is owed, each millisecond
+    funding_at: list[float]  # (m,) ms, of all instruments together, none earlier than the one before
+    funding_of: list[int]  # (m,) whose it is
+    funding_rate: list[float]  # (m,) of the position's worth, paid by a long
+    bar_ms: int
+
+
 class PortfolioRules(NamedTuple):
     """What execution must know, as numbers that compile."""
 
     common: Rules  # what all instruments have in common; the rest of it counts for nothing
     rows: RuleRows
+    carry: Carry
     rebalance_band: float  # of the equity: a leg that is off by less is left alone
     is_one_intent: bool  # all legs are ordered and filled together, or none is
 
@@ -131,6 +148,80 @@ def is_purchase(want: int, rules: Rules) -> bool:
 
 
 @kernel
+def carried(
+    account: Account,
+    legs: Legs,
+    stats: Stats,
+    i: int,
+    since_ms: int,
+    rules: PortfolioRules,
+    notes: list[int],
+    written: int,
+) -> tuple[Account, Stats, int]:
+    """Pay for what was owed since the slice before, at the close before."""
+    for j in range(account.held):
+        k = legs.held[j]
+        rate = rules.carry.borrow_ms[k]
+        if legs.lots[k] < 0 and rate > 0.0:
+            its = rules_of(rules, k)
+            cost = borrowing_cost(legs.lots[k], float(legs.mark[k]) / its.ticks, rate, since_ms, its)
+            account, stats, written = charged(account, legs, stats, i, k, cost, BORROWING, notes, written)
+    return account, stats, written
+
+
+@kernel
+def funded(
+    account: Account,
+    legs: Legs,
+    stats: Stats,
+    open: Row,
+    i: int,
+    over: int,
+    until_ms: int,
+    rules: PortfolioRules,
+    notes: list[int],
+    written: int,
+) -> tuple[Account, Stats, int, int]:
+    """Pay or receive funding at all times up to `until_ms`, on what is held now, at its open or else its last close.
+
+    `over` funding times were done before; returned last is how many are now.
+    """
+    carry = rules.carry
+    while over < len(carry.funding_at) and carry.funding_at[over] <= float(until_ms):
+        k = carry.funding_of[over]
+        if legs.lots[k] != 0:
+            its = rules_of(rules, k)
+            price = open[k] if is_present(open[k]) else float(legs.mark[k]) / its.ticks
+            cost = funding_cost(legs.lots[k], price, carry.funding_rate[over], its)
+            account, stats, written = charged(account, legs, stats, i, k, cost, FUNDING, notes, written)
+        over += 1
+    return account, stats, written, over
+
+
+@kernel
+def charged(
+    account: Account,
+    legs: Legs,
+    stats: Stats,
+    i: int,
+    k: int,
+    cost: float,
+    reason: int,
+    notes: list[int],
+    written: int,
+) -> tuple[Account, Stats, int]:
+    """Take `cost` (ledger units; negative: give) from the cash, on account of instrument `k`'s open trade."""
+    amount = whole_units(cost)
+    if amount == 0:
+        return account, stats, written
+    cash = account.cash - amount
+    legs.flow[k] -= amount
+    written = noted(notes, written, i, k, 0, 0, amount, reason)
+    refused = account.refused if abs(float(cash)) < LIMIT else TOO_LARGE
+    return Account(cash, account.fees, account.held, account.waiting, refused), with_charge(stats, amount), written
+
+
+@kernel
 def filled_at_open(
     account: Account,
     legs: Legs,
@@ -138,12 +229,12 @@ def filled_at_open(
     open: Row,
     i: int,
     rules: PortfolioRules,
-    fills: list[int],
+    notes: list[int],
     written: int,
 ) -> tuple[Account, Stats, int]:
     """Fill what is wanted and has an open in bar `i`. One intent is filled whole or waits.
 
-    `written` counts the numbers noted in `fills`, and goes on counting where there is no more room.
+    `written` counts the numbers noted in `notes`, and goes on counting where there is no more room.
     """
     if rules.is_one_intent and is_any_absent(legs, open):
         return account, stats, written
@@ -160,7 +251,8 @@ def filled_at_open(
                 purchases += 1
             else:
                 account, stats = booked(account, legs, stats, k, want, ticks, its)
-                written = noted(fills, written, i, k, want, ticks, its)
+                fee = fee_on(abs(want) * ticks * its.unit, its.fee_ppm, its.min_fee)
+                written = noted(notes, written, i, k, want, ticks, fee, SIGNAL)
     share = affordable_share(cost, account.cash, purchases, rules.common.min_fee)
     waiting = 0
     held = 0
@@ -174,7 +266,8 @@ def filled_at_open(
                     ticks = fill_ticks(open[k], lots, its)
                     if lots != 0:
                         account, stats = booked(account, legs, stats, k, lots, ticks, its)
-                        written = noted(fills, written, i, k, lots, ticks, its)
+                        fee = fee_on(lots * ticks * its.unit, its.fee_ppm, its.min_fee)
+                        written = noted(notes, written, i, k, lots, ticks, fee, SIGNAL)
                 legs.want[k] = 0
             else:
                 waiting += 1
@@ -231,14 +324,15 @@ def booked(
 
 
 @kernel
-def noted(fills: list[int], written: int, i: int, k: int, lots: int, ticks: int, rules: Rules) -> int:
-    """Note one fill where there is room for it."""
-    if written + NOTED <= len(fills):
-        fills[written] = i
-        fills[written + 1] = k
-        fills[written + 2] = lots
-        fills[written + 3] = ticks
-        fills[written + 4] = fee_on(abs(lots) * ticks * rules.unit, rules.fee_ppm, rules.min_fee)
+def noted(notes: list[int], written: int, i: int, k: int, lots: int, ticks: int, fee: int, reason: int) -> int:
+    """Note one fill or charge where there is room for it."""
+    if written + NOTED <= len(notes):
+        notes[written] = i
+        notes[written + 1] = k
+        notes[written + 2] = lots
+        notes[written + 3] = ticks
+        notes[written + 4] = fee
+        notes[written + 5] = reason
     return written + NOTED
 
 

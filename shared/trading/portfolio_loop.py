@@ -15,7 +15,9 @@ from shared.trading.portfolio import (
     Market,
     PortfolioRules,
     Row,
+    carried,
     filled_at_open,
+    funded,
     marked,
     opened_account,
     planned,
@@ -51,16 +53,16 @@ def run(
     cash: int,
     trade_from: int,
     curve: list[int],
-    fills: list[int],
+    notes: list[int],
 ) -> tuple[Account, Stats, int]:
     """Step a strategy over slices of a market and trade the weights that it decides on.
 
     Regimes are as long as the columns, or of length 1. `owner` is the state to begin with; it is consumed, and must live
     as long as the loop runs, as must legs and weights. Orders are made from bar `trade_from` on; there, also for what was
-    decided before. `curve` takes the equity at each close, `fills` five numbers each (bar, instrument, lots, ticks, fee),
-    as many as there is room for.
+    decided before. `curve` takes the equity at each close, `notes` six numbers for each fill and charge (bar, instrument,
+    lots, ticks, fee, reason), as many as there is room for.
 
-    Returns the account, its sums, and how many numbers `fills` would need.
+    Returns the account, its sums, and how many numbers `notes` would need.
     """
     state = lent(owner)
     opened_at, open, high, low, close, volume = columns
@@ -71,12 +73,25 @@ def run(
     account = opened_account(cash)
     stats = begun(cash)
     with_regime = 1 if len(bull) > 1 else 0
+    carry = rules.carry
+    over = 0
     written = 0
     for i in range(len(opened_at)):
         opens = row(open, i)
         closes = row(close, i)
+        if carry.is_on:
+            now = opened_at[i]
+            if i > 0:
+                since = now - opened_at[i - 1]
+                account, stats, written = carried(account, legs, stats, i, since, rules, notes, written)
+            account, stats, written, over = funded(account, legs, stats, opens, i, over, now, rules, notes, written)
         if account.waiting != 0:
-            account, stats, written = filled_at_open(account, legs, stats, opens, i, rules, fills, written)
+            account, stats, written = filled_at_open(account, legs, stats, opens, i, rules, notes, written)
+        if carry.is_on:
+            end = opened_at[i] + carry.bar_ms - 1
+            account, stats, written, over = funded(account, legs, stats, opens, i, over, end, rules, notes, written)
+            if account.refused != 0:
+                break
         equity = marked(account, legs, closes, rules.rows)
         if equity != stats.equity:
             stats = with_equity(stats, equity)
@@ -102,13 +117,13 @@ def attempt(
     cash: int,
     trade_from: int,
     curve: list[int],
-    fills: list[int],
+    notes: list[int],
 ) -> tuple[Account, Stats, int]:
     """The same from the strategy's own beginning on. What it raises is caught here and told by a `written` of -1, because an
     exception that leaves compiled code leaks the rings of the frames that it passes.
     """
     try:
         owner = start(params, len(weights))
-        return run(columns, regimes, params, owner, legs, weights, rules, cash, trade_from, curve, fills)
+        return run(columns, regimes, params, owner, legs, weights, rules, cash, trade_from, curve, notes)
     except Exception:  # noqa: BLE001 - found again, interpreted, by who asked
         return opened_account(cash), begun(cash), -1

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -29,69 +28,15 @@ from shared.trading.columns import Floats, Integers, MarketColumns
 from shared.trading.compiled import cache
 from shared.trading.compiled.callbacks import Failure
 from shared.trading.compiled.loops import UNKNOWN_COLUMN, as_python, compiled_or_none, register
+from shared.trading.compiled.portfolio_terms import PortfolioTerms
 from shared.trading.compiled.weights import stepped_weights
 from shared.trading.kernel import kernel
 from shared.trading.performance import Stats, figures, periods_per_year
-from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, PortfolioRules, RuleRows, no_legs
-from shared.trading.scales import Rules, Scale
+from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, PortfolioRules, no_legs
+from shared.trading.scales import Scale
 from shared.trading.strategy import PortfolioStrategy
 
 _loops: dict[str, Callable[..., Any]] = {}  # source -> loop
-
-
-@dataclass(frozen=True)
-class PortfolioTerms:
-    """On what terms a portfolio trades: one account for all instruments, which settle in one currency."""
-
-    instruments: tuple[Instrument, ...]  # in the order of the market's columns
-    timeframe: str
-    costs: Costs
-    cash: Decimal  # quote currency
-    rebalance_band: float = 0.0  # of the equity: a leg that is off by less is left alone
-    shorts: bool = True  # where the instruments allow them; False: a negative weight is 0
-
-    def __post_init__(self) -> None:
-        for name, seen in (
-            ("settlement currency", {each.quote for each in self.instruments}),
-            ("calendar", {each.calendar for each in self.instruments}),
-        ):
-            if len(seen) != 1:
-                raise NeedsOperator(f"One account has one {name}, there were {', '.join(sorted(seen)) or 'none'}.")
-        if self.costs.backtest_only:
-            raise NeedsOperator(f"A portfolio cannot charge {', '.join(self.costs.backtest_only)} yet; leave them out.")
-        if not 0.0 <= self.rebalance_band < 1.0:
-            raise NeedsOperator(f"A rebalance band must be 0 <= band < 1 of the equity, was {self.rebalance_band}.")
-
-    @cached_property
-    def symbols(self) -> tuple[str, ...]:
-        """Of the instruments, in their order."""
-        return tuple(each.symbol for each in self.instruments)
-
-    @cached_property
-    def scales(self) -> tuple[Scale, ...]:
-        """How each instrument is counted, all in one ledger unit: fine enough for every notional to be whole."""
-        decimals = max(Scale.of(each).decimals for each in self.instruments)
-        return tuple(
-            Scale(each.tick, each.lot, decimals, int((each.tick * each.lot).scaleb(decimals)))
-            for each in self.instruments
-        )
-
-    @cached_property
-    def rules(self) -> tuple[Rules, ...]:
-        """The rules of each instrument, but for its highest price, which a market tells."""
-        pairs = zip(self.scales, self.instruments, strict=True)
-        return tuple(scale.rules(instrument, self.costs, shorts=self.shorts) for scale, instrument in pairs)
-
-    @cached_property
-    def rows(self) -> RuleRows:
-        """What differs between them, as arrays (n,)."""
-        return _rows(self.rules)
-
-
-def _rows(rules: Sequence[Rules]) -> RuleRows:
-    floats = {name for name, of in RuleRows.__annotations__.items() if "float" in str(of)}
-    columns = {name: [getattr(each, name) for each in rules] for name in RuleRows._fields}
-    return RuleRows(**{n: np.array(c, np.float64 if n in floats else np.int64) for n, c in columns.items()})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -173,7 +118,7 @@ class _Job:
         _check(strategy, market, terms)
         self.strategy, self.market, self.terms, self.trade_from = strategy, market, terms, trade_from
         rows = terms.rows._replace(top=market.tops * terms.rows.ticks)
-        self.rules = PortfolioRules(terms.rules[0], rows, terms.rebalance_band, strategy.is_one_intent)
+        self.rules = PortfolioRules(terms.rules[0], rows, terms.carry, terms.rebalance_band, strategy.is_one_intent)
         self.cash = terms.scales[0].units(terms.cash)
         if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
             raise NeedsOperator(f"An account's cash must be above 0 and countable, was {terms.cash}.")
@@ -192,11 +137,11 @@ class _Job:
     def run(self, params: Any, with_curve: bool = False, with_fills: bool = False) -> PortfolioRun:
         trade_from = max(self.trade_from, self.strategy.warmup(params) - 1)
         curve = np.zeros(len(self.market) if with_curve else 0, np.int64)
-        fills = np.zeros(0, np.int64)
-        legs, account, stats, written = self._scanned(params, trade_from, curve, fills)
+        notes = np.zeros(0, np.int64)
+        legs, account, stats, written = self._scanned(params, trade_from, curve, notes)
         if with_fills and written:
-            fills = np.zeros(written, np.int64)  # now it is known how many there are
-            legs, account, stats, written = self._scanned(params, trade_from, curve, fills)
+            notes = np.zeros(written, np.int64)  # now it is known how many there are
+            legs, account, stats, written = self._scanned(params, trade_from, curve, notes)
         if account.refused:
             raise Failure(f"{self.strategy.name} {params}: {REFUSALS[account.refused]}.")
         return PortfolioRun(
@@ -207,16 +152,15 @@ class _Job:
             stats,
             self.terms.scales,
             curve if with_curve else None,
-            fills.reshape(-1, NOTED) if with_fills else None,
-            np.zeros((0, 5), np.int64) if with_fills else None,
+            *(_sorted_out(notes) if with_fills else (None, None)),
         )
 
     def _scanned(
-        self, params: Any, trade_from: int, curve: Integers, fills: Integers
+        self, params: Any, trade_from: int, curve: Integers, notes: Integers
     ) -> tuple[Legs, Account, Stats, int]:
-        """Once over the market; writes as much of `curve` and `fills` as there is room for."""
+        """Once over the market; writes as much of `curve` and `notes` as there is room for."""
         legs, account, stats, written = compiled_portfolio_loop(self.strategy)(
-            self.market.all(), self.regimes, params, self.rules, self.cash, trade_from, curve, fills
+            self.market.all(), self.regimes, params, self.rules, self.cash, trade_from, curve, notes
         )
         if written < 0:
             raised = _failure(self.strategy, self.market, params, self.regimes)
@@ -233,6 +177,14 @@ class _Job:
         )
         # No leg has a stop, so what it risked is not known.
         return msgspec.structs.replace(told, expectancy_r=math.nan)
+
+
+def _sorted_out(notes: Integers) -> tuple[Integers, Integers]:
+    """Fills and charges, as `PortfolioRun` tells them."""
+    noted = notes.reshape(-1, NOTED)
+    is_fill = noted[:, 2] != 0
+    charges = np.column_stack([noted[:, [0, 1, 4, 5]], np.cumsum(is_fill)])
+    return noted[is_fill][:, :5], charges[~is_fill]
 
 
 def _check(strategy: PortfolioStrategy, market: MarketColumns, terms: PortfolioTerms) -> None:
@@ -266,10 +218,15 @@ def interpreted_portfolio_loop(strategy: PortfolioStrategy) -> Callable[..., Any
         odds = tuple(column.tolist() for column in regimes)
         n = tables[0].shape[1]
         legs, weights = no_legs(n), [0.0] * n
-        rules = rules._replace(rows=RuleRows(*(each.tolist() for each in rules.rows)))
+        rules = rules._replace(rows=_listed(rules.rows), carry=_listed(rules.carry))
         return legs, *python((times.tolist(), *tables), odds, params, legs, weights, rules, *rest)
 
     return call
+
+
+def _listed(numbers: Any) -> Any:
+    """Arrays as Python's lists."""
+    return type(numbers)(*(each.tolist() if isinstance(each, np.ndarray) else each for each in numbers))
 
 
 def _compiled(strategy: PortfolioStrategy) -> Callable[..., Any] | None:
@@ -294,7 +251,7 @@ def _nothing(strategy: PortfolioStrategy) -> tuple[Any, ...]:
     no_times, no_prices = np.zeros(0, np.int64), np.zeros((0, n))
     instrument = Instrument(symbol="A-B", base="A", quote="B", tick=Decimal(1), lot=Decimal(1))
     terms = PortfolioTerms((instrument,) * n, "1d", Costs(fee_bps=0, slippage_bps=0), Decimal(1))
-    rules = PortfolioRules(terms.rules[0], terms.rows, 0.0, strategy.is_one_intent)
+    rules = PortfolioRules(terms.rules[0], terms.rows, terms.carry, 0.0, strategy.is_one_intent)
     columns, regimes = (no_times, *[no_prices] * 5), (UNKNOWN_COLUMN,) * 3
     return columns, regimes, params, rules, 1, 0, no_times, no_times
 

@@ -14,6 +14,7 @@ from shared.contracts.instruments import Instrument
 from shared.trading.columns import Columns, MarketColumns
 from shared.trading.compiled import portfolios
 from shared.trading.compiled.portfolios import PortfolioRun, PortfolioTerms, scan_portfolio
+from shared.trading.fills import REASONS
 from shared.trading.kernel import kernel, ring
 from shared.trading.portfolio import Market
 from shared.trading.strategy import PortfolioStrategy, portfolio_strategy
@@ -99,10 +100,12 @@ def run_told(
     rebalance_band: float = 0.0,
     is_one_intent: bool = False,
     trade_from: int = 0,
+    funding: dict[str, tuple[list[int], list[float]]] | None = None,
 ) -> PortfolioRun:
     """What comes of a told market."""
     instruments = tuple(instrument(symbol, kind=kind, least=least) for symbol in market.symbols)
-    terms = PortfolioTerms(instruments, "1m", costs, Decimal(cash), rebalance_band)
+    funded = {symbol: (np.array(times), np.array(rates)) for symbol, (times, rates) in (funding or {}).items()}
+    terms = PortfolioTerms(instruments, "1m", costs, Decimal(cash), rebalance_band, funding=funded)
     strategy = told_strategy(is_one_intent=is_one_intent)
     return scan_portfolio(strategy, market, {}, terms, trade_from=trade_from, with_curve=True, with_fills=True)
 
@@ -115,6 +118,15 @@ def trades(run: PortfolioRun) -> list[tuple[int, str, str, str]]:
         scale = run.scales[k]
         told.append((bar, SYMBOLS[k], f"{scale.quantity(lots).normalize():f}", f"{scale.price(ticks).normalize():f}"))
     return told
+
+
+def charges(run: PortfolioRun) -> list[tuple[int, str, str, str]]:
+    """What holding cost in people's numbers: bar, symbol, amount, reason."""
+    assert run.charges is not None
+    return [
+        (bar, SYMBOLS[k], f"{run.scales[k].amount(units).normalize():f}", REASONS[reason])
+        for bar, k, units, reason, _ in run.charges.tolist()
+    ]
 
 
 def equity(run: PortfolioRun) -> list[float]:
@@ -201,8 +213,9 @@ def any_market(draw: st.DrawFn, least: int = 1, most: int = len(SYMBOLS), bars: 
 
 @st.composite
 def any_terms(
-    draw: st.DrawFn, symbols: tuple[str, ...], kinds: tuple[Kind, ...] = ("spot", "perpetual")
+    draw: st.DrawFn, symbols: tuple[str, ...], kinds: tuple[Kind, ...] = ("spot", "perpetual", "share")
 ) -> PortfolioTerms:
+    """Terms that differ by instrument; perpetuals mostly with funding, at times of their own, shares that are lent or not."""
     steps = [("0.01", "0.00001"), ("0.05", "0.001"), ("0.00000001", "1")]
     instruments: list[Instrument] = []
     for symbol in symbols:
@@ -213,9 +226,17 @@ def any_terms(
         fee_bps=draw(st.sampled_from([0.0, 7.5, 10.0])),
         slippage_bps=draw(st.floats(0.0, 50.0)),
         min_fee=draw(st.sampled_from([Decimal(0), Decimal("0.35")])),
+        borrow_bps_year=draw(st.sampled_from([None, 0.0, 10_000.0])) if "share" in kinds else None,
     )
     cash = Decimal(draw(st.sampled_from(["100", "1000.01", "5000000"])))
-    return PortfolioTerms(tuple(instruments), "1m", costs, cash, draw(st.sampled_from([0.0, 0.02, 0.3])))
+    band = draw(st.sampled_from([0.0, 0.02, 0.3]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    funding = {
+        each.symbol: (np.sort(rng.choice(120 * 60_000, 9, replace=False)), rng.uniform(-0.01, 0.01, 9))
+        for each in instruments
+        if each.kind == "perpetual" and rng.random() < 0.7
+    }
+    return PortfolioTerms(tuple(instruments), "1m", costs, cash, band, funding=funding)
 
 
 def interpreted(

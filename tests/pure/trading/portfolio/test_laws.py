@@ -50,7 +50,7 @@ QUICK: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 def any_case(draw: st.DrawFn, name: str) -> tuple[MarketColumns, dict[str, Any], PortfolioTerms]:
     least, most = (2, 2) if "pair" in name else (1, 6)
     market = draw(any_market(least, most))
-    kinds: tuple[Kind, ...] = ("perpetual",) if name == "pairs" else ("spot", "perpetual")
+    kinds: tuple[Kind, ...] = ("perpetual",) if name == "pairs" else ("spot", "perpetual", "share")
     return market, draw(QUICK[name]), draw(any_terms(market.symbols, kinds))
 
 
@@ -65,6 +65,7 @@ def test_a_strategy_over_many_does_the_same_compiled_and_interpreted(name: str, 
     assert run.legs == plain.legs
     assert np.array_equal(run.curve, plain.curve)
     assert np.array_equal(run.fills, plain.fills)
+    assert np.array_equal(run.charges, plain.charges)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -77,6 +78,9 @@ def test_money_is_conserved_at_every_event(name: str, data: st.DataObject) -> No
     begun = run.scales[0].units(terms.cash)
     are_spot = all(each.kind == "spot" for each in terms.instruments)
 
+    assert run.charges is not None
+    paid = np.zeros(len(market), np.int64)
+    np.add.at(paid, run.charges[:, 0], run.charges[:, 2])
     cash, lots, fees = begun, [0] * len(market.symbols), 0
     fills = iter([*run.fills.tolist(), [len(market), 0, 0, 0, 0]])
     bar, k, bought, ticks, fee = next(fills)
@@ -87,11 +91,13 @@ def test_money_is_conserved_at_every_event(name: str, data: st.DataObject) -> No
             fees += fee
             assert not are_spot or lots[k] >= 0
             bar, k, bought, ticks, fee = next(fills)
+        cash -= int(paid[i])
         assert not are_spot or cash >= 0
         worth = sum(held * mark * scale.unit for held, mark, scale in zip(lots, marks, run.scales, strict=True))
         assert run.curve[i] == cash + worth
 
     assert (run.account.cash, run.account.fees, run.legs.lots) == (cash, fees, lots)
+    assert run.stats.charges == paid.sum()
     assert run.stats.profit - run.stats.loss + sum(run.legs.flow) == cash - begun
 
 
@@ -112,6 +118,8 @@ def test_changing_the_future_changes_no_past_decision(data: st.DataObject, cut: 
         assert run.curve is not None and run.fills is not None
         assert np.array_equal(one.curve[:known], run.curve[:known])
         assert np.array_equal(one.fills[one.fills[:, 0] < known], run.fills[run.fills[:, 0] < known])
+        assert one.charges is not None and run.charges is not None
+        assert np.array_equal(one.charges[one.charges[:, 0] < known], run.charges[run.charges[:, 0] < known])
 
 
 @settings(max_examples=60, deadline=None)
