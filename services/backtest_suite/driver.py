@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack, cast
 
 from services.backtest_suite.data import Bars
 from services.backtest_suite.listing import session_times
@@ -35,6 +35,7 @@ from shared.contracts.times import timeframe_ms
 from shared.trading.columns import Integers
 from shared.trading.compiled import Targets, Terms
 from shared.trading.compiled.portfolios import PortfolioTerms
+from shared.trading.compiled.weights import FOLLOWING, Weights
 from shared.trading.strategy import PortfolioStrategy, Strategy
 
 WARMUPS = 3  # lengths of the warm-up before a span: averages that never forget have forgotten enough by then
@@ -66,6 +67,7 @@ def _undecided(*_: Any) -> Any:
 DECIDED = Strategy(
     "targets", NoParams, _undecided, _undecided, {}, lambda _: True, lambda _: 0, False, "Decided elsewhere"
 )
+DECIDED_WEIGHTS = replace(FOLLOWING, Params=NoParams, start=_undecided, step=_undecided)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Experiment:
     bars: Bars | Panel
     assumptions: Assumptions
     readings: tuple[Reading, ...] = ()  # where the bars of each instrument come from; (): a program gave them
-    targets: Targets | None = None  # that were decided elsewhere; the strategy is DECIDED then
+    targets: Targets | Weights | None = (
+        None  # that were decided elsewhere; the strategy is DECIDED, DECIDED_WEIGHTS then
+    )
 
     @classmethod
     def of(
@@ -109,9 +113,10 @@ class Experiment:
         given, strategy, bars = self.assumptions, self.strategy, self.bars
         if isinstance(strategy, PortfolioStrategy) and isinstance(bars, Panel):
             terms = portfolio_terms_of(given, bars)
-            return OverMany(strategy, bars.columns, terms, given.trade_from)
+            return OverMany(strategy, bars.columns, terms, given.trade_from, cast("Weights | None", self.targets))
         if isinstance(strategy, Strategy) and isinstance(bars, Bars):
-            return OverOne(strategy, bars.columns, terms_of(given, bars), given.trade_from, self.targets)
+            terms = terms_of(given, bars)
+            return OverOne(strategy, bars.columns, terms, given.trade_from, cast("Targets | None", self.targets))
         raise NeedsOperator(
             f"Strategy {strategy.name} trades {'a portfolio' if isinstance(bars, Bars) else 'one instrument'}, "
             f"it was given the bars of {bars.symbol}."
@@ -121,7 +126,7 @@ class Experiment:
         """Strategy and bars, where these must be of one instrument. Raises NeedsOperator that says what a portfolio cannot."""
         if isinstance(self.strategy, Strategy) and isinstance(self.bars, Bars):
             return self.strategy, self.bars
-        raise NeedsOperator(f"{self.strategy.name} trades a portfolio, and {what}. Use `run` and `grid`.")
+        raise NeedsOperator(f"{self.strategy.name} trades a portfolio, and {what}.")
 
     @cached_property
     def filled_at_ms(self) -> Integers:

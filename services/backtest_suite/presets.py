@@ -30,7 +30,7 @@ from shared.contracts.governance import Figures, PresetCandidate
 from shared.contracts.times import timeframe_length, timeframe_ms
 from shared.trading.columns import Integers
 
-OF_ONE = "a preset is of one instrument: the governor judges it there, and the engine trades it there"
+OF_ONE = "a preset is of one instrument: the governor judges it there, and the engine trades it there; use `run`, `grid` and `walk-forward`"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from shared.trading.compiled.portfolios import (
     PortfolioRun,
     PortfolioTerms,
     compiled_portfolio_loop,
+    execute_weights,
     grid_portfolio,
     scan_portfolio,
 )
+from shared.trading.compiled.weights import Weights
 from shared.trading.strategy import PortfolioStrategy, Strategy
 
 
@@ -50,15 +52,19 @@ class OverOne:
 
 @dataclass(frozen=True)
 class OverMany:
-    """A strategy over many instruments. The same questions, the same answers."""
+    """A strategy over many instruments, or weights that were decided elsewhere. The same questions, the same answers."""
 
     strategy: PortfolioStrategy
     columns: MarketColumns
     terms: PortfolioTerms
     trade_from: int
+    decided: Weights | None = None
 
     def run(self, params: Any, *, in_detail: bool = False) -> PortfolioRun:
         told: Any = {"trade_from": self.trade_from, "with_curve": in_detail, "with_fills": in_detail}
+        if self.decided is not None:
+            told["is_one_intent"] = self.strategy.is_one_intent
+            return replace(execute_weights(self.decided, self.columns, self.terms, **told), params=params)
         return scan_portfolio(self.strategy, self.columns, params, self.terms, **told)
 
     def runs(self, table: Sequence[Params], threads: int) -> list[PortfolioRun | Failure]:

@@ -21,11 +21,12 @@ import numpy as np
 from services.backtest_suite.axes import Axes, table_of
 from services.backtest_suite.data import Bars
 from services.backtest_suite.draws import draw
-from services.backtest_suite.driver import DECIDED, WARMUPS, Experiment
+from services.backtest_suite.driver import DECIDED, DECIDED_WEIGHTS, WARMUPS, Experiment
 from services.backtest_suite.formulas import drawdown, path_of, returns_of, sharpe, total_return
 from services.backtest_suite.grids import Progress, check_metric, ranked, run_sets
 from services.backtest_suite.manifests import Params
 from services.backtest_suite.outcomes import Outcome
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.significance import LEAST_RETURNS
@@ -33,15 +34,15 @@ from services.backtest_suite.windows import Scheme, Window, training, windows_of
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Figures
 from shared.contracts.times import from_ms, to_ms
-from shared.trading.columns import Columns, Integers
+from shared.trading.columns import Columns, Integers, MarketColumns
 from shared.trading.compiled import Targets
 from shared.trading.compiled.callbacks import stepped_targets
-from shared.trading.strategy import Strategy
+from shared.trading.compiled.weights import Weights, stepped_weights
+from shared.trading.strategy import Declared, PortfolioStrategy, Strategy
 
 SETS = 40  # drawn where no grid says which
 BARS_A_PARAMETER = 30  # beyond the warm-up, for each parameter that is tuned: with fewer anything can be fitted
 WARMUP_SHARE = 4  # a drawn set may warm up for at most this part of a training span, as in a search
-OF_ONE = "what it decided in each window cannot be put together yet"
 UNKNOWN = [np.array([math.nan])] * 3  # regimes
 
 
@@ -180,10 +181,10 @@ def walk_forward(
     in its test span.
     """
     check_metric(metric)
-    strategy, bars = experiment.of_one(OF_ONE)
+    bars = experiment.bars
     windows = windows_of(bars.columns.opened_at_ms, bars.timeframe, scheme)
     table = _table(experiment, axes, sets, windows)
-    _refuse_short(strategy, bars, windows, table, len(axes) if axes else len(experiment.strategy.fields))
+    _refuse_short(experiment.strategy, bars, windows, table, len(axes) if axes else len(experiment.strategy.fields))
     chosen: list[tuple[Outcome, Figures] | None] = []
     trials: list[int] = []
     computed, elapsed_s = 0, 0.0
@@ -209,12 +210,32 @@ def stitched(experiment: Experiment, windows: Sequence[Window], chosen: Sequence
     """What the chosen sets decided in their test spans, traded as one run. Bars before a span warm up, and no more.
 
     A newcomer enters on a change of its own target, as in live trading; what is held when its span begins it keeps if it
-    wants the same, else that is left.
+    wants the same, else that is left. A portfolio is put right where another set begins, as where its trading begins.
     """
-    strategy, bars = experiment.of_one(OF_ONE)
-    columns = bars.columns
+    strategy, bars = experiment.strategy, experiment.bars
     first, end = windows[0].test_from, windows[-1].test_end
-    whole = Targets.of(np.zeros(end))
+    if isinstance(strategy, PortfolioStrategy) and isinstance(bars, Panel):
+        whole = _stitched_weights(strategy, bars.columns, windows, chosen)
+        decided = replace(DECIDED_WEIGHTS, is_one_intent=strategy.is_one_intent)
+    else:
+        whole = _stitched_targets(*experiment.of_one("needs the bars of all its instruments"), windows, chosen)
+        decided = DECIDED
+    traded = Experiment(
+        strategy=replace(decided, name=f"{strategy.name} walk-forward"),
+        bars=bars.part(0, end),
+        assumptions=msgspec.structs.replace(experiment.assumptions, trade_from=first),
+        readings=experiment.readings,
+        targets=whole,
+    )
+    return traded.run(trials=trials)
+
+
+def _stitched_targets(
+    strategy: Strategy, bars: Bars, windows: Sequence[Window], chosen: Sequence[Params | None]
+) -> Targets:
+    """What was decided in the test spans, one after the other."""
+    columns = bars.columns
+    whole = Targets.of(np.zeros(windows[-1].test_end))
     for window, params in zip(windows, chosen, strict=True):
         if params is not None:
             decided = _decided(strategy, columns, window, strategy.params(params))
@@ -224,14 +245,29 @@ def stitched(experiment: Experiment, windows: Sequence[Window], chosen: Sequence
             before = decided.exposure[-(window.test_end - window.test_from) - 1]
             if before != held:
                 whole.exposure[span][np.logical_and.accumulate(whole.exposure[span] == before)] = 0.0
-    traded = Experiment(
-        strategy=replace(DECIDED, name=f"{strategy.name} walk-forward"),
-        bars=bars.part(0, end),
-        assumptions=msgspec.structs.replace(experiment.assumptions, trade_from=first),
-        readings=experiment.readings,
-        targets=whole,
-    )
-    return traded.run(trials=trials)
+    return whole
+
+
+def _stitched_weights(
+    strategy: PortfolioStrategy, columns: MarketColumns, windows: Sequence[Window], chosen: Sequence[Params | None]
+) -> Weights:
+    """The same of a portfolio: where another set is chosen, what it holds already is decided anew."""
+    end = windows[-1].test_end
+    whole = Weights(np.zeros((end, len(columns.symbols))), np.zeros(end, np.bool_))
+    before: Params | None = None
+    for window, params in zip(windows, chosen, strict=True):
+        span = slice(window.test_from, window.test_end)
+        if params is not None:
+            checked = strategy.params(params)
+            begin = max(0, window.test_from - WARMUPS * strategy.warmup(checked))
+            decided, failure = stepped_weights(strategy, checked, columns.part(begin, window.test_end), UNKNOWN)
+            if failure is not None:
+                raise failure
+            whole.weights[span] = decided.weights[window.test_from - begin :]
+            whole.is_decided[span] = decided.is_decided[window.test_from - begin :]
+        whole.is_decided[window.test_from] |= params != before
+        before = params
+    return whole
 
 
 def earned(result: Result, first: int, end: int) -> Earned:
@@ -264,7 +300,7 @@ def _table(experiment: Experiment, axes: Axes | None, sets: int, windows: Sequen
 
 
 def _refuse_short(
-    strategy: Strategy, bars: Bars, windows: Sequence[Window], table: Sequence[Params], tuned: int
+    strategy: Declared, bars: Bars | Panel, windows: Sequence[Window], table: Sequence[Params], tuned: int
 ) -> None:
     """Raise NeedsOperator for the first window with too few bars to say anything."""
     warmup = max(strategy.warmup(strategy.params(params)) for params in table)

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -29,13 +29,14 @@ from shared.trading.compiled import cache
 from shared.trading.compiled.callbacks import Failure
 from shared.trading.compiled.loops import UNKNOWN_COLUMN, as_python, compiled_or_none, register
 from shared.trading.compiled.portfolio_terms import PortfolioTerms
-from shared.trading.compiled.weights import stepped_weights
+from shared.trading.compiled.weights import FOLLOWING, Followed, Weights, stepped_weights
 from shared.trading.kernel import kernel
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.portfolio import NOTED, REFUSALS, Account, Legs, PortfolioRules, no_legs
 from shared.trading.scales import Scale
 from shared.trading.strategy import PortfolioStrategy
 
+NO_WEIGHTS = Followed(np.zeros((0, 1)), np.zeros(0, np.int64))
 _loops: dict[str, Callable[..., Any]] = {}  # source -> loop
 
 
@@ -98,6 +99,26 @@ def grid_portfolio(
     compiled_portfolio_loop(strategy)  # once, and not by each thread
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return list(pool.map(job.outcome, [strategy.params(_named(params)) for params in table]))
+
+
+def execute_weights(
+    decided: Weights,
+    market: MarketColumns,
+    terms: PortfolioTerms,
+    *,
+    is_one_intent: bool = False,
+    trade_from: int = 0,
+    with_curve: bool = False,
+    with_fills: bool = False,
+) -> PortfolioRun:
+    """Trade given weights: by the loop that trades a strategy's own, so the same weights earn the same bits."""
+    if decided.weights.shape != market.close.shape:
+        raise NeedsOperator(
+            f"There must be a weight for each bar and instrument {market.close.shape}, were {decided.weights.shape}."
+        )
+    strategy = replace(FOLLOWING, is_one_intent=is_one_intent)
+    job = _Job(strategy, market, terms, trade_from, None)
+    return job.run(Followed(decided.weights, decided.is_decided.astype(np.int64)), with_curve, with_fills)
 
 
 def _named(params: Mapping[str, object] | tuple[Any, ...]) -> Mapping[str, object]:
@@ -247,7 +268,7 @@ def _compiled(strategy: PortfolioStrategy) -> Callable[..., Any] | None:
 
 def _nothing(strategy: PortfolioStrategy) -> tuple[Any, ...]:
     """Arguments of the right types and no bars: a call with them compiles."""
-    n, params = strategy.instruments[0], strategy.params()
+    n, params = strategy.instruments[0], NO_WEIGHTS if strategy.Params is Followed else strategy.params()
     no_times, no_prices = np.zeros(0, np.int64), np.zeros((0, n))
     instrument = Instrument(symbol="A-B", base="A", quote="B", tick=Decimal(1), lot=Decimal(1))
     terms = PortfolioTerms((instrument,) * n, "1d", Costs(fee_bps=0, slippage_bps=0), Decimal(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from shared.contracts.times import from_ms
 from shared.trading.columns import Floats, MarketColumns
 from shared.trading.compiled.callbacks import Failure
+from shared.trading.kernel import kernel
 from shared.trading.portfolio import Market
-from shared.trading.strategy import PortfolioStrategy
+from shared.trading.portfolio_loop import row
+from shared.trading.strategy import MOST_INSTRUMENTS, PortfolioStrategy
 from shared.trading.values import Regime
 
 
@@ -26,6 +28,51 @@ class Weights:
 
     def __len__(self) -> int:
         return len(self.is_decided)
+
+    def all(self) -> tuple[Floats, NDArray[np.bool_]]:
+        return self.weights, self.is_decided
+
+
+class Followed(NamedTuple):
+    """`Weights` in the place of parameters."""
+
+    weights: Any  # (n_bars, n) float64
+    is_decided: Any  # (n_bars,) int64
+
+
+class Bars(NamedTuple):
+    """How many have been seen."""
+
+    seen: int
+
+
+@kernel
+def start_following(p: Followed, instruments: int) -> Bars:
+    return Bars(0)
+
+
+@kernel
+def follow_step(s: Bars, market: Market, regime: Regime, p: Followed, weights: list[float]) -> tuple[Bars, bool]:
+    """Wish for what was decided elsewhere."""
+    decided = row(p.weights, s.seen)
+    for k in range(len(weights)):
+        weights[k] = decided[k]
+    return Bars(s.seen + 1), p.is_decided[s.seen] != 0
+
+
+FOLLOWING = PortfolioStrategy(
+    name="weights",
+    Params=Followed,
+    start=start_following,
+    step=follow_step,
+    bounds={},
+    rule=lambda _: True,
+    warmup=lambda _: 0,
+    needs_regime=False,
+    summary="Decided elsewhere",
+    instruments=(1, MOST_INSTRUMENTS),
+    is_one_intent=False,
+)
 
 
 def stepped_weights(

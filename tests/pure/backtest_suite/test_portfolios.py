@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from services.backtest_suite.pages import page_of
 from services.backtest_suite.panels import Panel
 from services.backtest_suite.results import Result
 from services.backtest_suite.run_store import RunStore
+from services.backtest_suite.walk_forward import WalkForward, walk_forward
+from services.backtest_suite.windows import Scheme
 from shared.contracts.errors import NeedsOperator
 from shared.trading.compiled.portfolios import scan_portfolio
+from shared.trading.compiled.weights import Weights
 from shared.trading.strategies import BUILT_IN, BUILT_IN_PORTFOLIOS
 from tests.pure.backtest_suite.markets import FREE, bars_at, perpetual, trends, two_that_go_together
 from tests.pure.backtest_suite.test_commands import json_of, said
@@ -194,6 +198,51 @@ def test_threads_and_processes_find_the_same(tmp_path: Path) -> None:
     figures = [[msgspec.to_builtins(each.figures) for each in grid.outcomes] for grid in (one, two)]
     assert json.dumps(figures[0]) == json.dumps(figures[1])
     assert one.outcomes[0].figures != one.outcomes[3].figures
+
+
+SCHEME = Scheme(timedelta(days=20), timedelta(days=10))
+
+
+def walked(panel: Panel) -> WalkForward:
+    return walk_forward(Experiment.of(PAIRS, panel), SCHEME, axes_of(["bars=24,72", "enter=1.5,2.5"]))
+
+
+def test_a_walk_forward_trades_a_portfolio_only_where_it_was_not_tuned() -> None:
+    walk = walked(two_that_go_together(24 * 60))
+    first = walk.steps[0].window.test_from
+    assert [step.window.test_from for step in walk.steps] == [480, 720, 960, 1200]
+    assert (walk.result.equity[:first] == 10_000).all()
+    assert len({str(step.chosen and step.chosen.params) for step in walk.steps}) > 1  # more than one set was chosen
+    assert sum(step.out_of_sample.trades for step in walk.steps) == len(walk.result.trades) > 10
+    grown = math.prod(1.0 + step.out_of_sample.net_return for step in walk.steps)
+    assert grown == pytest.approx(walk.result.equity[-1] / 10_000)  # one account from window to window
+
+
+def test_what_comes_after_a_window_changes_nothing_in_it() -> None:
+    whole, part = walked(two_that_go_together(24 * 60)), walked(two_that_go_together(24 * 60).part(0, 24 * 40))
+    end = part.steps[-1].window.test_end
+    assert len(part.steps) == 2
+    assert np.array_equal(whole.result.equity[:end], part.result.equity[:end])
+
+
+def test_where_another_set_is_chosen_the_portfolio_is_put_right() -> None:
+    walk = walked(two_that_go_together(24 * 60))
+    decided = walk.result.experiment.targets
+    assert isinstance(decided, Weights)
+    chosen = [step.chosen.params if step.chosen else None for step in walk.steps]
+    changes = [i for i in range(1, 4) if chosen[i] != chosen[i - 1]]
+    assert changes
+    assert all(decided.is_decided[walk.steps[i].window.test_from] for i in changes)
+
+
+def test_a_walk_forward_of_a_portfolio_is_told_like_any_other(pair: list[str], tmp_path: Path) -> None:
+    spans = ["--from", "2021-01-01", "--to", "2021-06-30", "--train", "90d", "--test", "30d"]
+    sets = ["--grid", "bars=120,240", "--grid", "enter=1.5,2.5"]
+    told = json_of(["walk-forward", "pairs", *pair, *spans, *sets, "--output-dir", str(tmp_path / "walk")], tmp_path)
+    assert len(told["windows"]) == 3
+    assert [leg["symbol"] for leg in told["out_of_sample"]["instruments"]] == ["ETH-USDT", "BTC-USDT"]
+    assert "ETH-USDT, BTC-USDT held" in (tmp_path / "walk" / "report.html").read_text()
+    assert told["trials"] == 4
 
 
 def test_a_notebook_gives_a_list_of_bars() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.trading.columns import MarketColumns
-from shared.trading.compiled.portfolios import PortfolioTerms, scan_portfolio
+from shared.trading.compiled.portfolios import PortfolioTerms, execute_weights, scan_portfolio
+from shared.trading.compiled.weights import stepped_weights
 from shared.trading.kernel import same
 from shared.trading.strategies import BUILT_IN_PORTFOLIOS
 from tests.pure.trading.portfolio.markets import (
@@ -66,6 +67,24 @@ def test_a_strategy_over_many_does_the_same_compiled_and_interpreted(name: str, 
     assert np.array_equal(run.curve, plain.curve)
     assert np.array_equal(run.fills, plain.fills)
     assert np.array_equal(run.charges, plain.charges)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_weights_that_were_decided_before_earn_the_same_bits(name: str, data: st.DataObject) -> None:
+    market, params, terms = data.draw(any_case(name))
+    made = EVERY[name]
+    one = scan_portfolio(made, market, params, terms, with_curve=True, with_fills=True)
+    decided, failure = stepped_weights(made, made.params(params), market, [np.array([np.nan])] * 3)
+    assert failure is None
+    first = made.warmup(made.params(params)) - 1
+    options: dict[str, Any] = {"with_curve": True, "with_fills": True, "is_one_intent": made.is_one_intent}
+    two = execute_weights(decided, market, terms, trade_from=max(first, 0), **options)
+    assert (one.account, one.stats, one.legs) == (two.account, two.stats, two.legs)
+    assert np.array_equal(one.curve, two.curve)
+    assert np.array_equal(one.fills, two.fills)
+    assert np.array_equal(one.charges, two.charges)
 
 
 @pytest.mark.parametrize("name", EVERY)
