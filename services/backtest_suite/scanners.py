@@ -102,5 +102,13 @@ def portfolio_terms_of(given: Assumptions, panel: Panel) -> PortfolioTerms:
             f"{', '.join(unknown)}. Leave these options out."
         )
     return PortfolioTerms(
-        given.instruments, panel.timeframe, given.costs, given.cash, given.rebalance_band, shorts=given.shorts
+        given.instruments,
+        panel.timeframe,
+        given.costs,
+        given.cash,
+        given.rebalance_band,
+        shorts=given.shorts,
+        funding={
+            each.symbol: (each.funding.at_ms, each.funding.rate) for each in panel.members if each.funding is not None
+        },
     )

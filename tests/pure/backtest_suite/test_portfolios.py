@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -144,6 +145,21 @@ def test_a_portfolio_is_repeated_from_its_manifest_to_the_same_bits(pair: list[s
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     symbols = {row["symbol"] for row in csv.DictReader((tmp_path / "a" / "trades.csv").read_text().splitlines())}
     assert symbols == {"ETH-USDT", "BTC-USDT"}
+
+
+def test_perpetuals_of_a_portfolio_pay_their_funding(pair: list[str], test_data: Path, tmp_path: Path) -> None:
+    files = [test_data / "crypto" / "funding_8h" / f"{name}_funding.parquet" for name in ("ETHUSDT", "BTCUSDT")]
+    funded = [word for file in files for word in ("--funding", str(file))]
+    plain = json_of(["run", "pairs", *pair, *SHORT], tmp_path)
+    told = json_of(["run", "pairs", *pair, *funded, *SHORT, "--output-dir", str(tmp_path / "a")], tmp_path)
+    assert [leg["charges"] for leg in plain["instruments"]] == [0.0, 0.0]
+    charges = [leg["charges"] for leg in told["instruments"]]
+    assert 0.0 not in charges
+    assert told["equity_final"] != plain["equity_final"]
+    again = ["run", "--from-manifest", str(tmp_path / "a" / "manifest.json")]
+    assert json_of(again, tmp_path)["equity_final"] == told["equity_final"]
+    with pytest.raises(NeedsOperator, match="There are 2 of bars and 1 of funding"):
+        said(["run", "pairs", *pair, *funded[:2], *SHORT], tmp_path)
 
 
 def test_the_member_whose_bars_have_changed_is_named(test_data: Path, tmp_path: Path) -> None:
