@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, and under which key: a fingerprint of all code that is inside them.
+"""Where compiled kernels are kept, and under which key: a fingerprint of all code that is inside them, and of our tuples.
 
 numba's own key is the time stamp of one file, so an edit in an indicator would leave the old strategy in place. Only
 kernels and our loops are kept here; numba's locators follow for everybody else.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -27,6 +28,7 @@ from shared.trading.compiled import lending
 from shared.trading.kernel import KERNELS, fingerprint
 
 LOOPS: dict[Any, str] = {}  # what `compiled` builds around kernels -> the module whose classes it names
+SHAPES: set[str] = set()  # modules whose tuples are arguments of kernels: an entry names their classes
 
 
 class KernelLocator(caching._CacheLocator):
@@ -53,8 +55,19 @@ class KernelLocator(caching._CacheLocator):
 
 
 def entry_key(function: Any) -> str:
-    """The fingerprint of a compiled function: its code, what compiles it, and how rings are lent to it."""
-    return fingerprint(function, LOOPS.get(function, ""), _toolchain())
+    """The fingerprint of a compiled function: its code, what compiles it, how rings are lent to it, and our tuples.
+
+    The tuples because an entry names classes: one of a class that is gone would not load.
+    """
+    return fingerprint(function, LOOPS.get(function, ""), _toolchain(), tuples())
+
+
+@functools.cache
+def tuples() -> str:
+    """The fingerprint of all classes of tuples in the modules of `SHAPES`."""
+    every = {value for name in SHAPES for value in vars(sys.modules[name]).values() if hasattr(value, "_fields")}
+    named = {f"{each.__module__}.{each.__qualname__}": each for each in every if isinstance(each, type)}
+    return fingerprint(*(named[name] for name in sorted(named)))
 
 
 @functools.cache
@@ -79,7 +92,8 @@ def cache_folder() -> Path:
     return folder
 
 
-def install() -> None:
-    """Put our locator before numba's own. Not by its setting, which is read anew whenever a variable of numba changes."""
+def install(shapes: set[str]) -> None:
+    """Put our locator before numba's own; `shapes` are the modules of `SHAPES`. Not by its setting, which is read anew whenever a variable of numba changes."""
+    SHAPES.update(shapes)
     if KernelLocator not in caching.CacheImpl._locator_classes:
         caching.CacheImpl._locator_classes.insert(0, KernelLocator)

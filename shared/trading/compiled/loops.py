@@ -50,7 +50,7 @@ RARE = {loop.opened_bar, fills.planned}  # reached at orders only; inlined they 
 GENERIC = {indicators.value, indicators.is_ready}
 F = TypeVar("F", bound=Callable[..., Any])
 UNKNOWN_COLUMN = np.array([np.nan])  # of a run without regimes
-cache.install()
+cache.install(KEPT)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import pytest
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.governance import Costs, SlippageModel
 from shared.contracts.instruments import Instrument
+from shared.trading import portfolio
 from shared.trading.columns import Columns
-from shared.trading.compiled import Failure, Run, Targets, Terms, execute, grid, scan
+from shared.trading.compiled import Failure, Run, Targets, Terms, cache, execute, grid, scan
 from shared.trading.compiled.cache import cache_folder
 from shared.trading.kernel import kernel, ring
 from shared.trading.strategies import BUILT_IN
@@ -213,3 +214,17 @@ def test_the_engine_refuses_an_order_that_rests_and_a_backtest_lets_it() -> None
     run = scan(FRAGILE, dipped, {"limit": 99.0}, Terms(BTC, "1m", FREE, Decimal(1000)), with_fills=True)
     assert run.fills is not None
     assert run.fills[:, [0, 2]].tolist() == [[1, 9900]]
+
+
+def test_another_tuple_among_ours_is_another_entry_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry names the classes of its arguments: one that was kept for a class that is gone could not be loaded."""
+
+    class Gone(NamedTuple):
+        lots: int
+
+    before = cache.entry_key(portfolio.rules_of)
+    monkeypatch.setattr(portfolio, "Gone", Gone, raising=False)
+    monkeypatch.setattr(cache, "tuples", cache.tuples.__wrapped__)
+    assert cache.entry_key(portfolio.rules_of) != before
+    monkeypatch.delattr(portfolio, "Gone")
+    assert cache.entry_key(portfolio.rules_of) == before
