@@ -12,7 +12,6 @@ kernels and our loops are kept here; numba's locators follow for everybody else.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 import tempfile
@@ -24,7 +23,6 @@ import numba
 import numpy as np
 from numba.core import caching
 
-from shared.trading.compiled import lending
 from shared.trading.kernel import KERNELS, fingerprint
 
 LOOPS: dict[Any, str] = {}  # what `compiled` builds around kernels -> the module whose classes it names
@@ -55,7 +53,7 @@ class KernelLocator(caching._CacheLocator):
 
 
 def entry_key(function: Any) -> str:
-    """The fingerprint of a compiled function: its code, what compiles it, how rings are lent to it, and our tuples.
+    """The fingerprint of a compiled function: its code, what compiles it, how we have that done, and our tuples.
 
     The tuples because an entry names classes: one of a class that is gone would not load.
     """
@@ -72,7 +70,8 @@ def tuples() -> str:
 
 @functools.cache
 def _toolchain() -> tuple[str, ...]:
-    return numba.__version__, np.__version__, inspect.getsource(lending)
+    room = sorted(Path(__file__).parent.glob("*.py"))
+    return numba.__version__, np.__version__, *(file.read_text(encoding="utf-8") for file in room)
 
 
 @functools.cache

@@ -19,11 +19,12 @@ from shared.trading import portfolio
 from shared.trading.columns import Columns
 from shared.trading.compiled import Failure, Run, Targets, Terms, cache, execute, grid, scan
 from shared.trading.compiled.cache import cache_folder
+from shared.trading.indicators import Sma, sma, sma_step
 from shared.trading.kernel import kernel, ring
 from shared.trading.strategies import BUILT_IN
 from shared.trading.strategy import strategy
 from shared.trading.trader import SleeveRefused, Trader
-from shared.trading.values import Bar, Regime, Target, long
+from shared.trading.values import Bar, Regime, Target, flat, long
 
 BTC = Instrument(symbol="BTC-USDT", base="BTC", quote="USDT", tick=Decimal("0.01"), lot=Decimal("0.001"))
 FREE = Costs(fee_bps=0, slippage_bps=0)
@@ -87,6 +88,28 @@ def test_a_division_by_nothing_is_the_same_exception_at_the_same_bar_live_and_in
         trader.on_bar(bar)
     with pytest.raises(ZeroDivisionError):
         trader.on_bar(lived[20])
+
+
+class Window(NamedTuple):
+    bars: int = 0
+
+
+@kernel
+def start_window(p: Window) -> Sma:
+    return sma(p.bars)
+
+
+@kernel
+def step_window(s: Sma, bar: Bar, regime: Regime, p: Window) -> tuple[Sma, Target]:
+    """Divides by the length of its window, which is nothing."""
+    s = sma_step(s, bar.close)
+    return s, long() if s.value > 0.0 else flat()
+
+
+def test_the_mean_of_no_bars_is_refused_where_it_reads_its_window_before_it_divides() -> None:
+    empty = strategy("empty", Window, start_window, step_window, bounds={"bars": (0, 10)}, warmup=lambda p: 0)
+    with pytest.raises(Failure, match="IndexError at bar 0 "):
+        scan(empty, flat_bars(30), {}, Terms(BTC, "1m", FREE, Decimal(1000)))
 
 
 def test_a_thousand_backtests_of_which_half_raise_leave_no_memory_behind() -> None:
