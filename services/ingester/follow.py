@@ -23,6 +23,8 @@ from shared.contracts.times import from_ms, timeframe_length
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
+TURNS = 5  # of the event loop, in which ccxt hands over what came in one packet
+
 log = structlog.get_logger("ingester")
 
 
@@ -190,12 +192,21 @@ class Follower:
             for filler in self.fillers.values():
                 await filler.want()
 
+    async def _burst(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The frames that came together, at least one: all that follows costs nearly the same for one and for many."""
+        frames = [await self._frames.get()]
+        for _ in range(TURNS):
+            while not self._frames.empty():
+                frames.append(self._frames.get_nowait())
+            if len(frames) >= len(self.fillers):
+                break
+            await asyncio.sleep(0)
+        return frames
+
     async def _keep_frames(self) -> None:
         """Keep what the stream told; whatever came together is one transaction."""
         while True:
-            frames = [await self._frames.get()]
-            while not self._frames.empty():
-                frames.append(self._frames.get_nowait())
+            frames = await self._burst()
             by_symbol: dict[str, list[Candle]] = {}
             for symbol, k in frames:
                 candle = from_frame(k)
