@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -161,6 +163,17 @@ async def events_naming(store: Store, named: str, kind: type[Message] | None = N
     return [_event(row) for row in rows]
 
 
+async def events_on(store: Store, named: Iterable[str], kinds: Iterable[type[Message]]) -> list[Event]:
+    """Every event of these kinds that mentions one of these ids, oldest first."""
+    rows = await store.rows(
+        "select e.id, e.type, source, correlation, cause, body from mentions m join events e on e.id = m.event"
+        " where named in (select value from json_each(?)) and m.type in (select value from json_each(?))"
+        " order by m.at_ms, e.id",
+        *(json.dumps(list(named)), json.dumps([kind.__name__ for kind in kinds])),
+    )
+    return [_event(row) for row in rows]
+
+
 async def last_event(store: Store, kind: type[Message], sleeve: str, at: datetime) -> Event | None:
     """The last event of this kind on a sleeve that happened at `at` or before."""
     rows = await store.rows(
@@ -171,12 +184,12 @@ async def last_event(store: Store, kind: type[Message], sleeve: str, at: datetim
     return _event(rows[0]) if rows else None
 
 
-async def recent(store: Store, kind: type[Message], limit: int) -> list[Event]:
-    """The newest events of a kind, newest first."""
+async def recent(store: Store, kind: type[Message], limit: int, sleeve: str = "") -> list[Event]:
+    """The newest events of a kind, newest first; with a sleeve, those on it (`BTC-USDT.1m` for models)."""
     rows = await store.rows(
-        "select id, type, source, correlation, cause, body from events where type = ? order by at_ms desc, id desc"
-        " limit ?",
-        *(kind.__name__, limit),
+        f"select id, type, source, correlation, cause, body from events where type = ? {'and sleeve = ?' * bool(sleeve)}"
+        " order by at_ms desc, id desc limit ?",
+        *((kind.__name__, sleeve, limit) if sleeve else (kind.__name__, limit)),
     )
     return [_event(row) for row in rows]
 

@@ -142,9 +142,11 @@ class ReadModels:
     async def _on_reading(self, reading: RegimeReading, effects: Effects) -> None:
         series = series_of(reading)
         odds = (None if math.isnan(p) else p for p in (reading.bull, reading.bear, reading.chop))
+        log_likelihood = None if math.isnan(reading.log_likelihood) else reading.log_likelihood
         effects.execute(
-            "insert or replace into readings values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert or replace into readings values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(series, to_ms(reading.opened_at), reading.regime, *odds, reading.model_id, reading.reading_hash),
+            log_likelihood,
         )
         self._remember(effects, reading)
         if not reading.is_history:

@@ -102,19 +102,11 @@ def api_routes(
         begin, end = parse_time(first) if first else None, parse_time(last) if last else None
         return JsonResponse(await queries.equity_curve(store, now.account, points, begin, end))
 
-    @readers.get("/regime/{instrument}")
-    async def regime(instrument: str, timeframe: str = "") -> Response:
-        series = _series(now, instrument, timeframe)
-        reading = now.readings.get(series)
-        if reading is None:
-            raise HTTPException(404, f"{series} was not read yet: ml_service reads each closed bar.")
-        return JsonResponse(reading)
-
     @readers.get("/bars/{instrument}")
     async def bars(
         instrument: str, timeframe: str = "", limit: Annotated[int, Query(ge=1, le=5000)] = 500, after_ms: int = -1
     ) -> Response:
-        symbol, _, frame = _series(now, instrument, timeframe).rpartition(".")
+        symbol, _, frame = known_series(now, instrument, timeframe).rpartition(".")
         return JsonResponse(await queries.bars_of(store, symbol, frame, limit, after_ms))
 
     @readers.get("/presets")
@@ -215,7 +207,7 @@ def _static_parts() -> dict[str, tuple[bytes, str]]:
     return parts
 
 
-def _series(now: Now, instrument: str, timeframe: str) -> str:
+def known_series(now: Now, instrument: str, timeframe: str) -> str:
     """The series that is meant; without a timeframe the shortest there is. 404 when nothing was heard of it."""
     check_symbol(instrument)
     known = [

@@ -6,9 +6,11 @@ from services.ops_api.access import Access
 from services.ops_api.backtests import Backtests, backtest_routes
 from services.ops_api.commands import Commands
 from services.ops_api.comparison import Comparison
+from services.ops_api.expectation import Expectations
 from services.ops_api.live import Pulse
 from services.ops_api.now import Now
 from services.ops_api.readmodels import ReadModels
+from services.ops_api.regime_routes import regime_routes
 from services.ops_api.routes import api_routes, page_routes
 from services.ops_api.settings import OpsSettings
 from services.ops_api.status import Watch
@@ -38,6 +40,7 @@ async def serve(host: Host[OpsSettings]) -> None:
     if host.web is not None:
         access = Access(settings, host.store, host.clock)
         api = api_routes(host.store, now, watch, pulse, access, commands, settings, host.stopping)
+        api.include_router(regime_routes(host.store, now, access, Expectations(host)))
         api.include_router(backtest_routes(Backtests(host), access))
         host.web.include_router(api)
         host.web.include_router(api, prefix="/api/v1")

@@ -48,4 +48,6 @@ TABLES = (
     # How far readings were compared with the engine's.
     "alter table readings add column reading_hash text not null default ''",
     "create table compared (series text primary key, state blob not null) without rowid",
+    # How well the model foretold the bar, nats; null while that is unknown.
+    "alter table readings add column log_likelihood real",
 )

@@ -17,13 +17,15 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from typing import Literal
 
+from shared.artifacts.models import ModelManifest, manifest_bytes
 from shared.artifacts.presets import Preset, preset_bytes, preset_id
 from shared.bus.bus import Bus, Outgoing
 from shared.bus.memory import MemoryBus, MemoryServer
 from shared.contracts import subjects as said
 from shared.contracts.execution import OrderSubmitted, PortfolioSnapshot, Position, Signal, TradeClosed, TradeFill
-from shared.contracts.governance import ModelPromoted, PresetPromoted, PresetRefused, StageChanged
+from shared.contracts.governance import ModelPromoted, ModelTrained, PresetPromoted, PresetRefused, Span, StageChanged
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Health
 from shared.contracts.parameters import ParamDecision, ParamOutcome, decision_id
@@ -37,6 +39,7 @@ MINUTE = timedelta(minutes=1)
 DRIFT: dict[RegimeName, float] = {"BULL": 0.00012, "BEAR": -0.00014, "CHOP": 0.0}  # a quarter of a bar
 STRATEGY, TIMEFRAME, VENUE = "trend_follow", "1m", "sim"
 FEE = Decimal("0.0004")
+PROMISED = 5.9  # log-likelihood of a bar on those held out, nats
 
 
 class Teller:
@@ -62,6 +65,7 @@ class Instrument:
 
     def __init__(self, symbol: str, price: float, seed: int) -> None:
         self.symbol, self.price, self.chance = symbol, price, random.Random(seed)
+        self.surprise = random.Random(seed + 100)  # of each bar, so that the walk is as it was
         self.regime: RegimeName = "CHOP"
         self.presets: list[str] = []
         self.model_id = ""
@@ -122,6 +126,7 @@ class Instrument:
             context=(1.0, odds["BULL"]),
             context_schema="story-1",
             reading_hash="0" * 64,
+            log_likelihood=self.surprise.gauss(PROMISED, 0.6) if known else nan,
         )
 
 
@@ -178,6 +183,8 @@ class Story:
         n = (self.at - BEGIN) // MINUTE
         if n == 40:
             await self._promote_model(one, bar)
+        if n == 200:
+            await self._refuse_model(one, bar)
         if n in (90, 180, 260) and len(one.presets) < 4:
             await self._judge_preset(one, len(one.presets), passes=n != 180)
         reading = one.reading(bar)
@@ -355,7 +362,7 @@ class Story:
         )
 
     async def _promote_model(self, one: Instrument, bar: BarClosed) -> None:
-        model_id = sha256(f"model {one.symbol}".encode()).hexdigest()
+        model_id, manifest = await self._train(one, bar, "cold", {"log_likelihood": PROMISED, "temperature": 1.25})
         reasons = ("held_out_gain 0.41 >= 0.05 a bar", "states_used 3 >= 3")
         await self._record("model", one, model_id, "champion", reasons)
         promoted = ModelPromoted(
@@ -363,12 +370,58 @@ class Story:
             venue=VENUE,
             symbol=one.symbol,
             timeframe=TIMEFRAME,
-            manifest=b"{}",
+            manifest=manifest,
             evidence_id=f"evidence-{model_id[:8]}",
             promoted_at=bar.closed_at,
         )
         await self.teller.tell(promoted, "governor")
         one.model_id = model_id
+
+    async def _refuse_model(self, one: Instrument, bar: BarClosed) -> None:
+        scores = {"log_likelihood": PROMISED + 0.03, "agreement": 0.71, "temperature": 1.0}
+        model_id, _ = await self._train(one, bar, "warm", scores)
+        await self._record("model", one, model_id, "refused", ("agreement must be >= 0.8, was 0.71",))
+
+    async def _train(
+        self, one: Instrument, bar: BarClosed, how: Literal["cold", "warm"], scores: dict[str, float]
+    ) -> tuple[str, bytes]:
+        """A candidate is told; its id and its manifest."""
+        model_id = sha256(f"{how} model {one.symbol}".encode()).hexdigest()
+        seen = Span(first=BEGIN, last=bar.opened_at, bars=(bar.opened_at - BEGIN) // MINUTE, data_sha256="0" * 64)
+        manifest = manifest_bytes(
+            ModelManifest(
+                model_id=model_id,
+                venue=VENUE,
+                symbol=one.symbol,
+                timeframe=TIMEFRAME,
+                feature_schema="story-1",
+                labels=("BULL", "BEAR", "CHOP"),
+                how=how,
+                trained_on=seen,
+                held_out=seen,
+                scores=scores,
+                seed=0,
+                starts=1,
+                tag="",
+                is_synthetic=False,
+                code_version="0.1.0",
+                trained_at=bar.closed_at,
+            )
+        )
+        trained = ModelTrained(
+            model_id=model_id,
+            symbol=one.symbol,
+            venue=VENUE,
+            timeframe=TIMEFRAME,
+            manifest=manifest,
+            trained_on=seen,
+            metric_name="log_likelihood",
+            metric_value=scores["log_likelihood"],
+            is_synthetic=False,
+            trained_at=bar.closed_at,
+        )
+        await self.teller.tell(trained, "ml_service")
+        return model_id, manifest
 
     async def _judge_preset(self, one: Instrument, n: int, *, passes: bool) -> None:
         name, _ = one.preset(n if passes else n + 7)

@@ -12,23 +12,25 @@ import pytest
 
 from services.ops_api import queries
 from services.ops_api.explain import explanation
+from services.ops_api.history import regime_history
 from services.ops_api.now import Now
 from services.ops_api.presets import sleeves
 from services.ops_api.queries import TradeFilter
 from services.ops_api.readmodels import ReadModels
 from services.ops_api.settings import OpsSettings
 from services.ops_api.tables import TABLES
+from services.ops_api.versions import model_versions
 from shared.bus.memory import MemoryBus
 from shared.contracts.errors import BadMessage
 from shared.contracts.execution import TradeClosed
-from shared.contracts.governance import PresetDemoted
+from shared.contracts.governance import ModelDemoted, PresetDemoted
 from shared.contracts.risk import BreakerTripped
 from shared.contracts.subjects import SUBJECTS
 from shared.runtime.clock import VenueClock
 from shared.runtime.listening import Effects, Handler
 from shared.runtime.service import Host
 from shared.runtime.store import Store
-from tests.browser.story import STRATEGY, TIMEFRAME, Story
+from tests.browser.story import PROMISED, STRATEGY, TIMEFRAME, Story
 
 
 class Folded:
@@ -167,6 +169,76 @@ async def test_bars_come_with_the_regime_they_were_read_as(house: Folded) -> Non
     assert bars.opened_ms == sorted(bars.opened_ms)
     assert bars.regime[-1] == house.now.readings["BTC-USDT.1m"].regime
     assert set(bars.regime) <= {"BULL", "BEAR", "CHOP", "UNKNOWN"}
+
+
+async def test_the_history_of_readings_says_how_well_each_bar_was_foretold(house: Folded) -> None:
+    told = await regime_history(house.store, "BTC-USDT", "1m", 250)
+
+    columns = msgspec.structs.asdict(told)
+    assert {len(column) for name, column in columns.items() if name not in ("symbol", "timeframe")} == {250}
+    assert told.opened_ms == sorted(told.opened_ms)
+    last = house.now.readings["BTC-USDT.1m"]
+    assert (told.bull[-1], told.log_likelihood[-1]) == (last.bull, last.log_likelihood)
+    assert (told.promised[-1], told.model_id[-1]) == (PROMISED, last.model_id)
+    seen = [one for one in told.log_likelihood[-48:] if one is not None]
+    assert told.drift[-1] == pytest.approx(sum(seen) / 48)
+
+
+async def test_a_shorter_history_is_the_end_of_a_longer_one(house: Folded) -> None:
+    long, short = [await regime_history(house.store, "BTC-USDT", "1m", limit) for limit in (200, 60)]
+
+    assert short.drift == long.drift[-60:]
+    assert short.opened_ms == long.opened_ms[-60:]
+
+
+async def test_before_the_first_model_nothing_is_known_of_a_bar(house: Folded) -> None:
+    told = await regime_history(house.store, "BTC-USDT", "1m", 300)
+
+    assert told.regime[:40] == ["UNKNOWN"] * 40
+    for column in (told.bull, told.bear, told.chop, told.log_likelihood, told.drift, told.promised):
+        assert column[:40] == [None] * 40
+
+
+async def test_every_version_of_a_model_is_listed_with_its_scores_and_the_verdict(house: Folded) -> None:
+    refused, used = await model_versions(house.store, house.now, "BTC-USDT.1m", 10)
+
+    assert (refused.stage, refused.is_in_use, refused.promoted_at) == ("refused", False, None)
+    assert refused.reasons == ("agreement must be >= 0.8, was 0.71",)
+    assert (refused.how, refused.scores["agreement"]) == ("warm", 0.71)
+    assert (used.stage, used.is_in_use, used.how, used.states) == ("champion", True, "cold", 3)
+    assert used.promoted_at is not None
+    assert used.demoted_at is None
+    assert len(await model_versions(house.store, house.now, "", 10)) == 6  # of three instruments
+
+
+async def test_a_demoted_model_is_no_longer_in_use(house: Folded) -> None:
+    used = house.now.models["BTC-USDT.1m"]
+    demoted = ModelDemoted(
+        model_id=used.model_id,
+        venue="sim",
+        symbol="BTC-USDT",
+        timeframe="1m",
+        reason="it drifted",
+        demoted_at=house.story.at,
+    )
+
+    await house.story.teller.tell(demoted, "governor")
+    await house.caught_up(house.story.teller.said)
+
+    _, version = await model_versions(house.store, house.now, "BTC-USDT.1m", 10)
+    assert (version.model_id, version.is_in_use, version.demoted_at) == (used.model_id, False, house.story.at)
+
+
+async def test_a_manifest_that_cannot_be_read_hides_neither_the_model_nor_why(house: Folded) -> None:
+    used = house.now.models["BTC-USDT.1m"]
+    again = msgspec.structs.replace(used, model_id="e" * 64, manifest=b"{}", promoted_at=house.story.at)
+
+    await house.story.teller.tell(again, "governor")
+    await house.caught_up(house.story.teller.said)
+
+    version, *_ = await model_versions(house.store, house.now, "BTC-USDT.1m", 10)
+    assert (version.model_id, version.is_in_use, version.scores) == ("e" * 64, True, {})
+    assert "model_id" in version.unreadable  # the first field that is missing
 
 
 async def test_a_default_admitted_from_birth_is_not_counted_as_a_promotion(house: Folded) -> None:

@@ -72,7 +72,15 @@ async def engine(page: Page) -> AsyncIterator[Engine]:
 
 
 async def test_the_same_answer_comes_at_the_plain_path_and_under_the_version(page: Page) -> None:
-    for path in ("/trades/stats", "/trades?limit=3", "/positions", "/equity?points=10", "/presets", "/governance"):
+    for path in (
+        "/trades/stats",
+        "/trades?limit=3",
+        "/positions",
+        "/equity?points=10",
+        "/presets",
+        "/governance",
+        "/models",
+    ):
         plain, versioned = await page.client.get(path), await page.client.get(f"/api/v1{path}")
         assert plain.status_code == 200
         assert plain.content == versioned.content
@@ -101,7 +109,15 @@ async def test_money_is_text_and_statistics_are_numbers(page: Page) -> None:
 async def test_what_is_not_known_yet_is_said_to_be_missing(open_page: Open) -> None:
     page = await open_page()
 
-    for path in ("/positions", "/regime/BTC-USDT", "/bars/BTC-USDT", "/explain/nothing"):
+    for path in (
+        "/positions",
+        "/regime/BTC-USDT",
+        "/regime/BTC-USDT/history",
+        "/regime/BTC-USDT/transitions",
+        "/models?symbol=BTC-USDT",
+        "/bars/BTC-USDT",
+        "/explain/nothing",
+    ):
         answer = await page.client.get(path)
         assert answer.status_code == 404, path
         assert answer.json()["detail"]
@@ -117,6 +133,9 @@ NONSENSE = (
     "/regime/btcusdt",
     "/equity?points=1",
     "/bars/BTC-USDT?limit=1000000",
+    "/regime/BTC-USDT/history?limit=0",
+    "/regime/btcusdt/transitions",
+    "/models?symbol=btcusdt",
 )
 
 
@@ -126,6 +145,18 @@ async def test_a_question_that_makes_no_sense_is_refused_with_what_was_expected(
 
         assert answer.status_code == 422, path
         assert answer.json()["detail"], path
+
+
+async def test_regimes_are_counted_from_what_was_read_whether_or_not_the_model_can_be_asked(page: Page) -> None:
+    told = (await page.client.get("/regime/BTC-USDT/transitions")).json()
+
+    pairs = sum(map(sum, told["counts"]))
+    assert pairs == 120 - 40 - 1  # the model reads from the 41st bar on, and the first follows none of its own
+    assert all(abs(sum(row) - 1.0) < 1e-12 for row in told["empirical"] if row)
+    assert set(told["dwell"]) == {"BULL", "BEAR", "CHOP"}
+    assert told["model"] is None
+    assert told["dwell_expected"] == [None, None, None]
+    assert "ml_service at http://127.0.0.1" in told["unknown"]  # nobody answers there
 
 
 async def test_commands_need_the_token(page: Page) -> None:
@@ -220,7 +251,10 @@ async def test_dry_run_changes_nothing_even_for_those_who_may(open_page: Open) -
 async def test_reading_needs_a_token_where_reads_are_not_open(open_page: Open) -> None:
     page = await open_page(open_reads=False)
 
-    for path in ("/status", "/trades", "/trades/stats", "/equity", "/presets", "/governance", "/stream", "/session"):
+    paths = (
+        "/status /trades /trades/stats /equity /presets /governance /models /regime/BTC-USDT/history /stream /session"
+    )
+    for path in paths.split():
         assert (await page.client.get(path)).status_code == 401, path
         assert (await page.client.get(f"/api/v1{path}")).status_code == 401, path
     assert (await page.client.get("/trades", headers=TOKEN)).status_code == 200
