@@ -7,10 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from services.ops_api.now import Now
+from services.ops_api.now import Now, series_of
 from services.ops_api.settings import OpsSettings
 from shared.contracts.errors import BadMessage
+from shared.contracts.market import BarClosed
 from shared.contracts.operations import Health
+from shared.contracts.regime import RegimeReading
 from shared.contracts.risk import TradingState
 from shared.contracts.subjects import SERVICES
 from shared.contracts.times import timeframe_ms, to_ms
@@ -18,6 +20,7 @@ from shared.contracts.wire import open_envelope, unpack
 from shared.runtime.clock import Clock
 
 SILENT_AFTER_S = 3.5  # health is said each second
+STALE_AFTER_BARS = 3  # a reading comes within a bar; what was read of an older market is not what it does now
 REGIMES = ("BULL", "BEAR", "CHOP")
 COUNTS = (
     "bars_closed",
@@ -63,10 +66,10 @@ class InstrumentStatus(msgspec.Struct, frozen=True, kw_only=True):
     timeframe: str
     price: float
     bar_closed_at: datetime
-    regime: str
+    regime: str  # UNKNOWN without a model, and when the last reading is older than a few bars
     probability: float  # of that regime; NaN while it is unknown
     model_id: str
-    note: str  # what a cold start means here; "" when a model reads it
+    note: str  # why it is unknown, and what that means here; "" when a model reads it
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,14 +166,33 @@ class Watch:
 
     def _instrument(self, series: str) -> InstrumentStatus:
         bar, reading, model = self._now.bars[series], self._now.readings.get(series), self._now.models.get(series)
-        odds = {"BULL": reading.bull, "BEAR": reading.bear, "CHOP": reading.chop} if reading else {}
+        behind = self._unread_bars(bar, reading)
+        if model is None:
+            note = "No model yet: default presets trade, regime strategies stay flat."
+        elif behind > STALE_AFTER_BARS:
+            note = f"The last {behind} bars were not read: ml_service is behind or away. The engine reads on by itself."
+        else:
+            note = ""
+        odds: dict[str, float] = {}
+        if reading is not None and behind <= STALE_AFTER_BARS:
+            odds = {"BULL": reading.bull, "BEAR": reading.bear, "CHOP": reading.chop}
+        regime = reading.regime if reading is not None and odds else "UNKNOWN"
         return InstrumentStatus(
             symbol=bar.symbol,
             timeframe=bar.timeframe,
             price=bar.close,
             bar_closed_at=bar.closed_at,
-            regime=reading.regime if reading else "UNKNOWN",
-            probability=odds.get(reading.regime, float("nan")) if reading else float("nan"),
+            regime=regime,
+            probability=odds.get(regime, float("nan")),
             model_id=model.model_id if model else "",
-            note="" if model else "No model yet: default presets trade, regime strategies stay flat.",
+            note=note,
         )
+
+    def _unread_bars(self, bar: BarClosed, reading: RegimeReading | None) -> int:
+        """How many bars ml_service has not read, by its readings or by its own word: in a storm readings reach us late."""
+        if reading is None:
+            return 0  # none was ever made: that is for the model's note to tell
+        said = self._health.get("ml_service")
+        reached_ms = said[0].at.get(series_of(bar), -1) if said else -1
+        read_ms = max(to_ms(reading.opened_at), reached_ms)
+        return max(0, to_ms(bar.opened_at) - read_ms) // timeframe_ms(bar.timeframe)
