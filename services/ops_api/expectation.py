@@ -50,10 +50,13 @@ class Expectations:
         try:
             asked = {"timeframe": timeframe, "version_id": model_id}
             answer = await self._client.get(f"/regime/{symbol}/transitions", params=asked)
-            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            return Expectation(model_id, None, f"ml_service at {self._client.base_url} does not answer: {error!r}")
+        if answer.is_error:
+            return Expectation(model_id, None, f"ml_service answers {answer.status_code}: {answer.text[:200]}")
+        try:
             odds = msgspec.json.decode(answer.content, type=_Answer).model
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
-            why = f"ml_service at {self._client.base_url} does not say: {error!r}"
-            return Expectation(model_id, None, why)
+        except msgspec.DecodeError as error:
+            return Expectation(model_id, None, f"ml_service answers in other words than ours: {error}")
         self._known[series] = Expectation(model_id, odds, "")
         return self._known[series]

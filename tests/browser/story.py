@@ -405,7 +405,7 @@ class Story:
                 tag="",
                 is_synthetic=False,
                 code_version="0.1.0",
-                trained_at=bar.closed_at,
+                trained_at=self.at,
             )
         )
         trained = ModelTrained(
@@ -418,7 +418,7 @@ class Story:
             metric_name="log_likelihood",
             metric_value=scores["log_likelihood"],
             is_synthetic=False,
-            trained_at=bar.closed_at,
+            trained_at=self.at,
         )
         await self.teller.tell(trained, "ml_service")
         return model_id, manifest

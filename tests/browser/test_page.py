@@ -13,7 +13,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_p
 
 from shared.bus.memory import MemoryBus, MemoryServer
 from tests.browser.serving import Served, running_engine, served
-from tests.browser.story import Story
+from tests.browser.story import MINUTE, Story
 
 pytestmark = pytest.mark.browser
 
@@ -112,6 +112,82 @@ async def test_a_person_sees_the_whole_house_at_once(
     assert [url for url in seen.asked if not url.startswith(house.address)] == []
 
 
+async def test_a_person_sees_how_the_market_was_read_and_by_which_models(browser: Browser, house: Served) -> None:
+    seen = await opened(browser, house.address)
+    page = seen.page
+
+    await expect(page.locator("#regime")).to_have_text(re.compile(r"^(BULL|BEAR|CHOP) 84 %$"))
+    told = await page.evaluate("fetch('/regime/BTC-USDT/transitions').then((answer) => answer.json())")
+    stays = f"{100 * told['empirical'][0][0]:.1f} %"
+    await expect(page.locator("#transitions .odds.bull").first).to_have_text(stays)
+    await expect(page.locator("#transitions")).to_contain_text("Not known: ml_service at")  # nobody answers there
+    await expect(page.locator("#dwell tr").first).to_contain_text(f"{told['dwell']['BULL']['mean_bars']:.1f}")
+    await expect(page.locator("#dwell .histogram").first.locator("i")).to_have_count(8)
+    models = page.locator("#models tr")
+    await expect(models.nth(0)).to_contain_text(re.compile("warm.*5.930.*71 %.*refused.*agreement must be >= 0.8"))
+    await expect(models.nth(1)).to_contain_text(re.compile("cold.*5.900.*1.25.*in use.*states_used 3 >= 3"))
+    assert seen.complaints == []
+
+
+async def test_odds_are_stacked_over_their_bars_and_what_was_not_read_is_left_unknown(
+    browser: Browser, bus: MemoryServer, story: Story
+) -> None:
+    await story.bars(120)  # 40 of them before the first model
+    async with served(bus) as house:
+        page = (await opened(browser, house.address)).page
+        await expect(page.locator("#models tr").first).to_contain_text("in use")
+        await expect(page.locator("#regime")).to_contain_text("84 %")
+
+        painted = await painted_heights(page)
+
+    known, unknown = painted["known"], painted["unknown"]
+    assert unknown["unknown"] > 0.95 * unknown["all"]
+    assert known["unknown"] == 0
+    shares = sorted(known[name] / known["all"] for name in ("bull", "bear", "chop"))
+    assert shares == pytest.approx([0.08, 0.08, 0.84], abs=0.04)  # as the story's readings have them
+
+
+async def painted_heights(page: Page) -> dict[str, dict[str, int]]:
+    """How many pixels of each colour stand over a bar that was not read and over one that was, once they are painted.
+
+    The chart has a row for each pane and one for the edge to the next; the odds are the second pane.
+    """
+    painted = await page.wait_for_function(
+        """() => {
+          const styles = getComputedStyle(document.documentElement);
+          const names = ["bull", "chop", "bear", "unknown"];
+          const rgb = (hex) => [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16)).join();
+          const named = Object.fromEntries(names.map((name) => [rgb(styles.getPropertyValue(`--${name}`).trim()), name]));
+          const canvas = document.querySelector("#price-chart tr:nth-child(3) td:nth-child(2) canvas");
+          const over = (part) => {
+            const { data } = canvas.getContext("2d").getImageData(Math.floor(canvas.width * part), 0, 1, canvas.height);
+            const found = { bull: 0, chop: 0, bear: 0, unknown: 0, all: 0 };
+            for (let i = 0; i < data.length; i += 4) {
+              const name = named[[data[i], data[i + 1], data[i + 2]].join()];
+              if (name && data[i + 3] === 255) { found[name] += 1; found.all += 1; }
+            }
+            return found;
+          };
+          const [unread, read] = [over(0.1), over(0.6)];
+          return unread.all > 20 && read.all > 20 ? { unknown: unread, known: read } : null;
+        }"""
+    )
+    return await painted.json_value()
+
+
+async def test_a_reading_that_grew_old_is_shown_as_unknown(browser: Browser, house: Served, story: Story) -> None:
+    page = (await opened(browser, house.address)).page
+    await expect(page.locator("#regime")).to_contain_text("84 %")
+
+    for _ in range(5):  # the market goes on, and nobody reads it
+        bar = story.instruments[0].bar(story.at)
+        await story.teller.tell(bar, "ingester")
+        story.at += MINUTE
+
+    await expect(page.locator("#regime")).to_have_text("UNKNOWN")
+    await expect(page.locator("#notice")).to_contain_text("BTC-USDT: regime unknown. The last 5 bars were not read")
+
+
 async def test_the_figures_on_the_page_are_those_of_the_service(browser: Browser, house: Served) -> None:
     page = (await opened(browser, house.address)).page
     await expect(page.locator("#trades tr").first).to_contain_text("USDT")
@@ -150,6 +226,8 @@ async def test_before_the_first_model_the_page_says_what_trades(
         page = (await opened(browser, house.address)).page
 
         await expect(page.locator("#notice")).to_contain_text("no model yet, so default presets trade")
+        await expect(page.locator("#regime")).to_have_text("UNKNOWN")
+        await expect(page.locator("#models")).to_contain_text("No model was trained yet")
         await story.bars(30)
         await expect(page.locator("#notice")).to_be_hidden()
 
@@ -213,6 +291,6 @@ async def test_a_storm_of_bars_does_not_make_the_page_ask_more_often(
     await expect(seen.page.locator("#venue-time")).to_have_text(f"{story.at:%Y-%m-%d %H:%M} UTC", timeout=20_000)
     took_s = (await seen.page.evaluate("performance.now()") - began) / 1000
 
-    # Seven parts: four at most twice a second, the others once; trades are asked for with the price, too.
-    assert len(seen.asked) - before <= 13 * (took_s + 1)
+    # Three parts at most twice a second, the price with its bars, readings and trades; five once, and one each third.
+    assert len(seen.asked) - before <= 16 * (took_s + 1)
     assert seen.complaints == []

@@ -1,6 +1,7 @@
-// The two charts: price with trades and the regime's ribbon, and the account's equity.
+// The two charts: price with trades and what was read of it (ribbon, odds, drift), and the account's equity.
 
-import { AreaSeries, CandlestickSeries, ColorType, HistogramSeries, LineStyle, createChart, createSeriesMarkers } from "./vendor/lightweight-charts.js";
+import { AreaSeries, CandlestickSeries, ColorType, HistogramSeries, LineSeries, LineStyle, LineType, createChart, createSeriesMarkers, createTextWatermark } from "./vendor/lightweight-charts.js";
+import { OddsSeries } from "./odds.js";
 import { inRisk } from "./words.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -8,7 +9,7 @@ const fade = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart
 
 function dress(chart) {
   chart.applyOptions({
-    layout: { background: { type: ColorType.Solid, color: "transparent" }, textColor: colour("quiet"), fontSize: 11, attributionLogo: false },
+    layout: { background: { type: ColorType.Solid, color: "transparent" }, textColor: colour("quiet"), fontSize: 11, attributionLogo: false, panes: { separatorColor: colour("line"), separatorHoverColor: colour("raised") } },
     grid: { vertLines: { color: fade(colour("line"), 0.45) }, horzLines: { color: fade(colour("line"), 0.45) } },
     rightPriceScale: { borderColor: colour("line") },
     timeScale: { borderColor: colour("line"), timeVisible: true, secondsVisible: false, rightOffset: 4 },
@@ -29,6 +30,18 @@ export class PriceChart {
     this.markers = createSeriesMarkers(this.candles, []);
     this.chart.priceScale("right").applyOptions({ scaleMargins: { top: 0.06, bottom: 0.09 } });
     this.chart.priceScale("ribbon").applyOptions({ scaleMargins: { top: 0.965, bottom: 0 }, visible: false });
+    this.odds = this.chart.addCustomSeries(new OddsSeries(), { priceLineVisible: false, lastValueVisible: false }, 1);
+    this.drift = this.chart.addSeries(LineSeries, { lineWidth: 2, priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false }, 2);
+    this.promised = this.chart.addSeries(LineSeries, { lineWidth: 1, lineStyle: LineStyle.Dashed, lineType: LineType.WithSteps, priceLineVisible: false, lastValueVisible: false, crosshairMarkerVisible: false }, 2);
+    const [price, odds, drift] = this.chart.panes();
+    price.setStretchFactor(6);
+    odds.setStretchFactor(1.8);
+    drift.setStretchFactor(1.8);
+    for (const pane of [odds, drift]) pane.priceScale("right").applyOptions({ scaleMargins: { top: 0.24, bottom: 0.04 } }); // room for its label
+    this.labels = [
+      [createTextWatermark(odds, {}), "odds of each regime"],
+      [createTextWatermark(drift, {}), "how well the model foretold 48 bars: log-likelihood of a bar; dashed: what it promised"],
+    ];
     this.dress();
   }
 
@@ -36,9 +49,13 @@ export class PriceChart {
     dress(this.chart);
     const [up, down] = [colour("bull"), colour("bear")];
     this.candles.applyOptions({ upColor: up, downColor: down, wickUpColor: fade(up, 0.8), wickDownColor: fade(down, 0.8), borderVisible: false });
+    this.odds.applyOptions({ bull: up, bear: down, chop: colour("chop"), unknown: colour("unknown") });
+    this.drift.applyOptions({ color: colour("accent") });
+    this.promised.applyOptions({ color: colour("quiet") });
+    for (const [label, text] of this.labels) label.applyOptions({ horzAlign: "left", vertAlign: "top", lines: [{ text, color: colour("quiet"), fontSize: 11, fontFamily: getComputedStyle(document.body).fontFamily }] });
   }
 
-  draw(bars, trades, positions, lengthMs) {
+  draw(bars, history, trades, positions, lengthMs) {
     const series = `${bars.symbol}.${bars.timeframe}`;
     const last = bars.close.at(-1) ?? 1;
     const digits = Math.max(2, Math.min(8, 4 - Math.floor(Math.log10(last))));
@@ -48,6 +65,11 @@ export class PriceChart {
     const at = bars.opened_ms.map((ms) => ms / 1000);
     this.candles.setData(at.map((time, i) => ({ time, open: bars.open[i], high: bars.high[i], low: bars.low[i], close: bars.close[i] })));
     this.ribbon.setData(at.map((time, i) => ({ time, value: 1, color: tints[bars.regime[i]] ?? unknown })));
+    const read = new Map(history.opened_ms.map((ms, i) => [ms, i]));
+    const readings = bars.opened_ms.map((ms, i) => [at[i], read.get(ms)]);
+    this.odds.setData(readings.map(([time, i]) => ({ time, bull: history.bull[i] ?? null, chop: history.chop[i] ?? null, bear: history.bear[i] ?? null })));
+    this.drift.setData(readings.map(([time, i]) => point(time, history.drift[i])));
+    this.promised.setData(readings.map(([time, i]) => point(time, history.promised[i])));
     this.markers.setMarkers(markersOf(trades, bars.opened_ms[0] ?? 0, bars.opened_ms.at(-1) ?? 0, lengthMs));
     for (const line of this.#lines) this.candles.removePriceLine(line);
     this.#lines = positions.map((one) =>
@@ -59,6 +81,8 @@ export class PriceChart {
     }
   }
 }
+
+const point = (time, value) => (value === null || value === undefined ? { time } : { time, value });
 
 function markersOf(trades, firstMs, lastMs, lengthMs) {
   const markers = [];

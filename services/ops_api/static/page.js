@@ -2,8 +2,9 @@
 
 import { command, get, getOrNull, stream } from "./api.js";
 import { EquityChart, PriceChart } from "./charts.js";
-import { drawFigures, drawInstruments, drawPositions, drawRecord, drawServices, drawSleeves, drawTrades, drawWhy } from "./panels.js";
+import { drawFigures, drawInstruments, drawPositions, drawRecord, drawRegime, drawServices, drawSleeves, drawTrades, drawWhy } from "./panels.js";
 import { Part } from "./parts.js";
+import { drawModels, drawTransitions } from "./regimes.js";
 import { moment } from "./words.js";
 
 const BARS = 240;
@@ -23,10 +24,11 @@ const parts = {
     if (!shown) return;
     const one = shown;
     const bars = await get(`/bars/${one.symbol}?timeframe=${one.timeframe}&limit=${BARS}`);
+    const history = await get(`/regime/${one.symbol}/history?timeframe=${one.timeframe}&limit=${BARS}`);
     const since = bars.opened_ms.length ? new Date(bars.opened_ms[0]).toISOString() : "";
     const { trades } = await get(`/trades?symbol=${one.symbol}&timeframe=${one.timeframe}&limit=200&from=${encodeURIComponent(since)}`);
     const held = (portfolio?.positions ?? []).filter((position) => position.symbol === one.symbol);
-    priceChart.draw(bars, trades, held, lengthOf(one.timeframe));
+    priceChart.draw(bars, history, trades, held, lengthOf(one.timeframe));
   }),
   equity: new Part(1000, async () => {
     equityChart.draw(await get("/equity?points=600"));
@@ -38,6 +40,12 @@ const parts = {
   figures: new Part(500, async () => drawFigures(await get("/trades/stats"), status)),
   sleeves: new Part(1000, async () => drawSleeves((await get("/presets")).sleeves, why)),
   record: new Part(1000, async () => drawRecord(await get("/governance?limit=60"), why)),
+  transitions: new Part(3000, async () => {
+    if (shown) drawTransitions(await get(`/regime/${shown.symbol}/transitions?timeframe=${shown.timeframe}`));
+  }),
+  models: new Part(1000, async () => {
+    if (shown) drawModels((await get(`/models?symbol=${shown.symbol}&timeframe=${shown.timeframe}&limit=30`)).models, why);
+  }),
   trades: new Part(1000, async () => drawTrades((await get("/trades?limit=60")).trades, why)),
 };
 
@@ -49,7 +57,13 @@ function onPulse({ versions, status: now }) {
   drawHead(now);
   drawInstruments(now.instruments, shown?.symbol, show);
   drawServices(now.services);
-  if (shown) parts.price.want(of(`bars.${shown.symbol}.${shown.timeframe}`, "trades") + shown.symbol);
+  if (shown) {
+    const heard = `bars.${shown.symbol}.${shown.timeframe}`;
+    drawRegime(now.instruments.find((one) => one.symbol === shown.symbol && one.timeframe === shown.timeframe));
+    parts.price.want(of(heard, "trades") + shown.symbol);
+    parts.transitions.want(of(heard) + shown.symbol);
+    parts.models.want(of("governance") + shown.symbol);
+  }
   parts.equity.want(of("equity"));
   parts.positions.want(of("equity"));
   parts.figures.want(of("equity", "trades", "orders", "presets"));
@@ -70,11 +84,12 @@ function drawHead(now) {
 }
 
 function drawNotice(now) {
-  const cold = now.instruments.filter((one) => one.note).map((one) => one.symbol);
+  const cold = now.instruments.filter((one) => !one.model_id).map((one) => one.symbol);
   const failed = Object.values(parts).find((part) => part.failure);
   const lines = [];
   if (now.instruments.length === 0) lines.push("Waiting for the first bar.");
   if (cold.length) lines.push(`${cold.join(", ")}: no model yet, so default presets trade and strategies that need a regime stay flat.`);
+  for (const one of now.instruments) if (one.model_id && one.note) lines.push(`${one.symbol}: regime unknown. ${one.note}`);
   if (now.state === "halted") lines.push(`Halted: ${now.state_reason}. A person must resume.`);
   if (now.state === "paused") lines.push(`Paused: ${now.state_reason}.${now.state_until ? ` Until ${moment(now.state_until)}.` : ""}`);
   if (failed) lines.push(`Could not read a part of the page: ${failed.failure}`);
@@ -85,7 +100,8 @@ function drawNotice(now) {
 function show(symbol) {
   shown = status.instruments.find((one) => one.symbol === symbol);
   drawInstruments(status.instruments, symbol, show);
-  parts.price.again();
+  drawRegime(shown);
+  for (const part of [parts.price, parts.transitions, parts.models]) part.again();
 }
 
 async function why(id) {

@@ -14,7 +14,7 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export const fill = (id, ...children) => document.getElementById(id).replaceChildren(...children);
-const empty = (text, columns) => (columns ? h("tr", {}, h("td", { colspan: columns, class: "empty" }, text)) : h("div", { class: "empty" }, text));
+export const empty = (text, columns) => (columns ? h("tr", {}, h("td", { colspan: columns, class: "empty" }, text)) : h("div", { class: "empty" }, text));
 
 export function drawFigures(stats, status) {
   const figure = (name, value, note, tone) => h("div", { class: "figure" }, h("span", {}, name), h("b", { class: tone ?? "" }, value), h("small", { title: note }, note));
@@ -45,6 +45,14 @@ export function drawInstruments(instruments, shown, onChoose) {
       ),
     ),
   );
+}
+
+// How the chart's instrument is read now; why not, when it is not.
+export function drawRegime(one) {
+  const pill = document.getElementById("regime");
+  pill.textContent = one.probability === null ? one.regime : `${one.regime} ${words.percent(one.probability, 0)}`;
+  pill.className = `pill ${one.regime.toLowerCase()}`;
+  pill.title = one.note || `by the model ${words.short(one.model_id)}`;
 }
 
 export function drawSleeves(sleeves, onWhy) {
