@@ -12,6 +12,7 @@ import msgspec
 
 from services.ops_api.regimes import Odds
 from services.ops_api.settings import OpsSettings
+from shared.regimes.labels import NAMES
 from shared.runtime.service import Host
 
 TIMEOUT_S = 2.0  # a page waits for it
@@ -22,13 +23,24 @@ class Expectation(NamedTuple):
 
     model_id: str
     odds: Odds | None
+    dwell_bars: tuple[float | None, ...]  # (3,) mean length of a spell; None where unknown or never left
     unknown: str  # "" when it is known
+
+
+def unknown(model_id: str, why: str) -> Expectation:
+    """What is expected when that cannot be known."""
+    return Expectation(model_id, None, (None,) * len(NAMES), why)
+
+
+class _Dwell(msgspec.Struct):
+    model: tuple[float | None, float | None, float | None]
 
 
 class _Answer(msgspec.Struct):
     """What is needed of ml_service's `/regime/{instrument}/transitions`."""
 
     model: Odds
+    dwell_bars: _Dwell
 
 
 class Expectations:
@@ -43,7 +55,7 @@ class Expectations:
         """What this model expects of this series."""
         series = f"{symbol}.{timeframe}"
         if not model_id:
-            return Expectation("", None, f"no model reads {series}")
+            return unknown("", f"no model reads {series}")
         known = self._known.get(series)
         if known is not None and known.model_id == model_id:
             return known
@@ -51,12 +63,12 @@ class Expectations:
             asked = {"timeframe": timeframe, "version_id": model_id}
             answer = await self._client.get(f"/regime/{symbol}/transitions", params=asked)
         except httpx.HTTPError as error:
-            return Expectation(model_id, None, f"ml_service at {self._client.base_url} does not answer: {error!r}")
+            return unknown(model_id, f"ml_service at {self._client.base_url} does not answer: {error!r}")
         if answer.is_error:
-            return Expectation(model_id, None, f"ml_service answers {answer.status_code}: {answer.text[:200]}")
+            return unknown(model_id, f"ml_service answers {answer.status_code}: {answer.text[:200]}")
         try:
-            odds = msgspec.json.decode(answer.content, type=_Answer).model
+            said = msgspec.json.decode(answer.content, type=_Answer)
         except msgspec.DecodeError as error:
-            return Expectation(model_id, None, f"ml_service answers in other words than ours: {error}")
-        self._known[series] = Expectation(model_id, odds, "")
+            return unknown(model_id, f"ml_service answers in other words than ours: {error}")
+        self._known[series] = Expectation(model_id, said.model, said.dwell_bars.model, "")
         return self._known[series]

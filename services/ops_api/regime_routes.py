@@ -17,7 +17,6 @@ from services.ops_api.regimes import (
     Odds,
     dwells,
     empirical_odds,
-    expected_dwell,
     transition_counts,
 )
 from services.ops_api.routes import JsonResponse, known_series
@@ -43,7 +42,7 @@ class Transitions(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str
     dwell_from: tuple[int, ...]  # bars: where each column of a histogram begins
     dwell: dict[RegimeName, Dwell]
-    dwell_expected: list[float | None]  # bars, by the model; None where it is not known
+    dwell_expected: tuple[float | None, ...]  # bars, by the model; None where it is not known
 
 
 def regime_routes(store: Store, now: Now, access: Access, expectations: Expectations) -> APIRouter:
@@ -83,7 +82,7 @@ def regime_routes(store: Store, now: Now, access: Access, expectations: Expectat
                 unknown=expected.unknown,
                 dwell_from=DWELL_FROM,
                 dwell=dwells(reads),
-                dwell_expected=expected_dwell(expected.odds or [None] * len(NAMES)),
+                dwell_expected=expected.dwell_bars,
             )
         )
 

@@ -57,12 +57,6 @@ def empirical_odds(counts: Sequence[Sequence[int]]) -> Odds:
     return [[n / sum(row) for n in row] if sum(row) else None for row in counts]
 
 
-def expected_dwell(odds: Odds) -> list[float | None]:
-    """Mean length of a spell by these odds, bars: 1 / (1 - odds of staying). None where unknown or never left."""
-    stays = [None if row is None else row[k] for k, row in enumerate(odds)]
-    return [None if stay is None or stay >= 1.0 else 1.0 / (1.0 - stay) for stay in stays]
-
-
 def dwells(reads: Sequence[Read]) -> dict[RegimeName, Dwell]:
     """How long each regime lasted."""
     spells: dict[RegimeName, list[int]] = {name: [] for name in NAMES}

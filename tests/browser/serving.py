@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import uvicorn
+from fastapi import FastAPI
 
 from services.ops_api.service import SERVICE
 from services.ops_api.settings import OpsSettings
@@ -31,6 +32,20 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
+async def listening(web: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """These routes on a real socket; at which address."""
+    door = socket.socket()
+    door.bind(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(web, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
+    serving = asyncio.create_task(server.serve(sockets=[door]))
+    try:
+        yield f"http://127.0.0.1:{door.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
 async def served(bus: MemoryServer, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
     """ops_api as `up` starts it, but for NATS."""
     given = {"api_token": "t0ken", "login_secret": "once", "answer_timeout_s": 0.3} | settings
@@ -38,15 +53,10 @@ async def served(bus: MemoryServer, port: int = 0, **settings: Any) -> AsyncIter
     host = Host("ops_api", OpsSettings.load(**given), MemoryBus(bus), store, VenueClock())
     host.web = web_application(host)
     await host.start(SERVICE.serve)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(host.web, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield Served(host, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        async with listening(host.web, port) as address:
+            yield Served(host, address)
     finally:
-        server.should_exit = True
-        await serving
         await host.stop()
 
 

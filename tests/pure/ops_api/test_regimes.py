@@ -15,7 +15,6 @@ from services.ops_api.regimes import (
     drift_line,
     dwells,
     empirical_odds,
-    expected_dwell,
     transition_counts,
 )
 from shared.contracts.regime import RegimeName
@@ -40,10 +39,6 @@ def test_nothing_is_counted_across_unknown_or_from_one_model_to_the_next() -> No
 
 def test_a_regime_that_was_never_left_nor_kept_has_no_odds() -> None:
     assert empirical_odds([[3, 1, 0], [0, 0, 0], [1, 0, 1]]) == [[0.75, 0.25, 0.0], None, [0.5, 0.0, 0.5]]
-
-
-def test_odds_of_staying_say_how_long_a_spell_lasts() -> None:
-    assert expected_dwell([[0.75, 0.25, 0.0], None, [0.0, 0.0, 1.0]]) == [4.0, None, None]
 
 
 def test_only_spells_seen_from_their_beginning_to_their_end_have_a_length() -> None:

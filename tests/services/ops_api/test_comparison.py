@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from services.engine.routes import routes as engine_routes
@@ -21,7 +19,7 @@ from shared.bus.memory import MemoryBus, MemoryServer
 from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Statement, Store
-from tests.browser.serving import served
+from tests.browser.serving import listening, served
 from tests.browser.story import Story
 
 MODEL, OTHER = "a" * 64, "b" * 64
@@ -55,15 +53,10 @@ async def engine_that_read() -> AsyncIterator[tuple[Store, str]]:
     host = Host("engine", EngineSettings.load(), MemoryBus(MemoryServer()), store, VenueClock())
     application = FastAPI()
     application.include_router(engine_routes(host, cast(Any, None), "paper"))  # /readings never asks the desk
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield store, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with listening(application) as address:
+            yield store, address
     finally:
-        server.should_exit = True
-        await serving
         await store.close()  # or its thread keeps the process of the tests alive
 
 
