@@ -13,7 +13,7 @@ from shared.contracts.governance import ModelPromoted, PresetPromoted
 from shared.contracts.instruments import split_symbol
 from shared.contracts.market import BarClosed
 from shared.contracts.parameters import ParamDecision
-from shared.contracts.regime import RegimeReading
+from shared.contracts.regime import MarketRegime, RegimeReading
 from shared.contracts.risk import BreakerTripped
 from shared.contracts.wire import Message
 
@@ -21,6 +21,7 @@ from shared.contracts.wire import Message
 CURRENT: tuple[type[Message], ...] = (
     BarClosed,
     RegimeReading,
+    MarketRegime,
     ModelPromoted,
     PresetPromoted,
     ParamDecision,
@@ -48,6 +49,7 @@ class Now:
         self.sleeve_results: dict[str, SleeveResult] = defaultdict(SleeveResult)
         self.bars: dict[str, BarClosed] = {}  # series -> the last one
         self.readings: dict[str, RegimeReading] = {}  # series ->
+        self.markets: dict[str, MarketRegime] = {}  # timeframe -> how the basket was read as one
         self.models: dict[str, ModelPromoted] = {}  # series -> the model that reads it
         self.admitted: dict[str, dict[str, PresetPromoted]] = defaultdict(dict)  # sleeve -> preset id ->
         self.decisions: dict[str, ParamDecision] = {}  # sleeve -> the last one
@@ -61,6 +63,8 @@ class Now:
                 self.bars[series_of(message)] = message
             case RegimeReading():
                 self.readings[series_of(message)] = message
+            case MarketRegime():
+                self.markets[message.timeframe] = message
             case ModelPromoted():
                 self.models[series_of(message)] = message
             case PresetPromoted():

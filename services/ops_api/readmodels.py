@@ -18,7 +18,7 @@ from shared.contracts import subjects as said
 from shared.contracts.execution import PortfolioSnapshot, TradeClosed, TradeFill
 from shared.contracts.governance import ModelDemoted, PresetDemoted, PresetPromoted, StageChanged
 from shared.contracts.market import BarClosed, GapFound
-from shared.contracts.regime import RegimeReading
+from shared.contracts.regime import MarketRegime, RegimeReading
 from shared.contracts.risk import BreakerTripped, CommandAnswered
 from shared.contracts.subjects import Subject
 from shared.contracts.times import from_ms, timeframe_ms, to_ms
@@ -96,6 +96,7 @@ class ReadModels:
             said.BAR_CLOSED: self._on_bar,
             said.GAP_FOUND: self._on_gap,
             said.REGIME_READING: self._on_reading,
+            said.MARKET_REGIME: self._on_market,
             said.MODEL_DEMOTED: self._on_model_demoted,
             said.PRESET_PROMOTED: self._on_preset_promoted,
             said.PRESET_DEMOTED: self._on_preset_demoted,
@@ -152,6 +153,9 @@ class ReadModels:
         if not reading.is_history:
             self.count(effects, f"regime.{reading.regime}")
         self.stale(f"bars.{series}")
+
+    async def _on_market(self, market: MarketRegime, effects: Effects) -> None:
+        self._remember(effects, market)
 
     async def _on_model_demoted(self, demoted: ModelDemoted, effects: Effects) -> None:
         self._keep(effects, demoted)

@@ -12,7 +12,7 @@ from services.ops_api.settings import OpsSettings
 from shared.contracts.errors import BadMessage
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Health
-from shared.contracts.regime import RegimeReading
+from shared.contracts.regime import MarketRegime, RegimeReading
 from shared.contracts.risk import TradingState
 from shared.contracts.subjects import SERVICES
 from shared.contracts.times import timeframe_ms, to_ms
@@ -85,6 +85,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state_until: datetime | None
     is_ready: bool  # every service that was heard of
     instruments: list[InstrumentStatus]
+    markets: list[MarketRegime]  # how the basket was last read as one, a timeframe each; none without a basket
     services: list[ServiceStatus]
     regimes: dict[str, int]  # live bars by how they were read
     counts: dict[str, int]
@@ -132,6 +133,7 @@ class Watch:
             state_until=breaker.until if breaker else None,
             is_ready=all(one.health == "ready" for one in services if one.health != "unheard"),
             instruments=[self._instrument(series) for series in sorted(now.bars)],
+            markets=[now.markets[timeframe] for timeframe in sorted(now.markets)],
             services=services,
             regimes={name: now.counts[f"regime.{name}"] for name in REGIMES},
             counts={name: now.counts[name] for name in COUNTS},

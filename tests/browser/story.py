@@ -29,7 +29,7 @@ from shared.contracts.governance import ModelPromoted, ModelTrained, PresetPromo
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Health
 from shared.contracts.parameters import ParamDecision, ParamOutcome, decision_id
-from shared.contracts.regime import RegimeName, RegimeReading
+from shared.contracts.regime import MarketRegime, RegimeName, RegimeReading
 from shared.contracts.times import to_ms
 from shared.contracts.wire import Envelope, Message, pack, wrap
 from tests.browser.serving import served
@@ -481,6 +481,23 @@ class Story:
         )
         self.last_hash = own
         await self.teller.tell(change, "governor")
+
+
+def a_basket(minute: int) -> MarketRegime:
+    """Two instruments, read as one market at this minute."""
+    return MarketRegime(
+        venue=VENUE,
+        timeframe=TIMEFRAME,
+        members=("BTC-USDT", "ETH-USDT"),
+        opened_at=BEGIN + minute * MINUTE,
+        regime="BEAR",
+        bull=0.1,
+        bear=0.7,
+        chop=0.2,
+        model_id="b" * 64,
+        reading_hash="0" * 64,
+        log_likelihood=-1.0,
+    )
 
 
 async def show(port: int) -> None:

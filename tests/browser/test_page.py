@@ -13,7 +13,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_p
 
 from shared.bus.memory import MemoryBus, MemoryServer
 from tests.browser.serving import Served, running_engine, served
-from tests.browser.story import MINUTE, Story
+from tests.browser.story import MINUTE, Story, a_basket
 
 pytestmark = pytest.mark.browser
 
@@ -186,6 +186,16 @@ async def test_a_reading_that_grew_old_is_shown_as_unknown(browser: Browser, hou
 
     await expect(page.locator("#regime")).to_have_text("UNKNOWN")
     await expect(page.locator("#notice")).to_contain_text("BTC-USDT: regime unknown. The last 5 bars were not read")
+
+
+async def test_a_basket_is_shown_as_one_market(browser: Browser, house: Served, story: Story) -> None:
+    page = (await opened(browser, house.address)).page
+    await expect(page.locator("#regime")).to_contain_text("84 %")
+    await expect(page.locator("#basket")).to_be_hidden()  # without one
+
+    await story.teller.tell(a_basket(1), "ml_service")
+
+    await expect(page.locator("#basket")).to_have_text("basket BEAR 70 %")
 
 
 async def test_the_figures_on_the_page_are_those_of_the_service(browser: Browser, house: Served) -> None:

@@ -2,7 +2,7 @@
 
 import { command, get, getOrNull, stream } from "./api.js";
 import { EquityChart, PriceChart } from "./charts.js";
-import { drawFigures, drawInstruments, drawPositions, drawRecord, drawRegime, drawServices, drawSleeves, drawTrades, drawWhy } from "./panels.js";
+import { drawBasket, drawFigures, drawInstruments, drawPositions, drawRecord, drawRegime, drawServices, drawSleeves, drawTrades, drawWhy } from "./panels.js";
 import { Part } from "./parts.js";
 import { drawModels, drawTransitions } from "./regimes.js";
 import { moment } from "./words.js";
@@ -56,6 +56,7 @@ function onPulse({ versions, status: now }) {
   shown ??= now.instruments[0] ?? null;
   drawHead(now);
   drawInstruments(now.instruments, shown?.symbol, show);
+  drawBasket(now.markets);
   drawServices(now.services);
   if (shown) {
     const heard = `bars.${shown.symbol}.${shown.timeframe}`;

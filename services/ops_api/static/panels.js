@@ -55,6 +55,18 @@ export function drawRegime(one) {
   pill.title = one.note || `by the model ${words.short(one.model_id)}`;
 }
 
+// How several instruments are read as one market; nothing where no basket was named.
+export function drawBasket(markets) {
+  const pill = document.getElementById("basket");
+  const [one] = markets;
+  pill.hidden = !one;
+  if (!one) return;
+  const share = one[one.regime.toLowerCase()] ?? null;
+  pill.textContent = `basket ${one.regime}${share === null ? "" : ` ${words.percent(share, 0)}`}`;
+  pill.className = `pill ${one.regime.toLowerCase()}`;
+  pill.title = `${one.members.join(", ")} as one market, ${one.timeframe}`;
+}
+
 export function drawSleeves(sleeves, onWhy) {
   const row = (preset) =>
     h(

@@ -30,7 +30,7 @@ from shared.runtime.clock import VenueClock
 from shared.runtime.listening import Effects, Handler
 from shared.runtime.service import Host
 from shared.runtime.store import Store
-from tests.browser.story import PROMISED, STRATEGY, TIMEFRAME, Story
+from tests.browser.story import PROMISED, STRATEGY, TIMEFRAME, Story, a_basket
 
 
 class Folded:
@@ -85,7 +85,7 @@ def picture(now: Now) -> dict[str, Any]:
         "counts": {name: n for name, n in now.counts.items() if n},
         "stats": msgspec.json.encode(now.earnings.stats()),
         "sleeves": msgspec.json.encode(sleeves(now)),
-        "latest": (now.bars, now.portfolio, now.breaker, now.models),
+        "latest": (now.bars, now.portfolio, now.breaker, now.models, now.markets),
         "readings": {series: msgspec.json.encode(reading) for series, reading in now.readings.items()},
     }
 
@@ -101,6 +101,7 @@ async def test_a_restart_and_a_new_data_folder_both_end_at_the_same_picture(tmp_
     first = await Folded.on(bus, tmp_path / "ops.sqlite")
     await first.story.begin()
     await first.story.bars(200)
+    await first.story.teller.tell(a_basket(199), "ml_service")
     await first.caught_up(first.story.teller.said)
     seen = picture(first.now)
     await first.store.close()

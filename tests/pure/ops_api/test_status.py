@@ -14,7 +14,7 @@ from shared.contracts.operations import Health
 from shared.contracts.times import to_ms
 from shared.contracts.wire import pack, wrap
 from shared.runtime.clock import VenueClock
-from tests.browser.story import BEGIN, MINUTE, Story
+from tests.browser.story import BEGIN, MINUTE, Story, a_basket
 
 
 class House:
@@ -107,3 +107,13 @@ def test_a_reading_that_is_only_late_in_reaching_us_still_counts() -> None:
 
     assert house.told.regime != "UNKNOWN"
     assert house.told.note == ""
+
+
+def test_the_basket_is_told_by_its_last_reading() -> None:
+    house = House()
+    assert house.watch.status().markets == []
+
+    for minute in (1, 2):
+        house.now.remember(a_basket(minute))
+
+    assert house.watch.status().markets == [a_basket(2)]
