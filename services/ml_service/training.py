@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from services.ml_service.bars import Ingester
+from services.ml_service.baskets import BASKET
 from services.ml_service.claims import Claims, Outcome, TrainingJob
 from services.ml_service.fit_lines import FitProgress
 from services.ml_service.registry import KnownModel, Registry
@@ -19,12 +21,13 @@ from shared.artifacts.models import manifest_bytes
 from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import ModelTrained, Stage
 from shared.contracts.subjects import MODEL_TRAINED
-from shared.contracts.times import to_ms
+from shared.contracts.times import from_ms, to_ms
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
 T = TypeVar("T")
 
+BARS_AHEAD = 1000  # how far to look for bars that are held and not told yet
 PAUSE_S = (0.1, 0.5, 1.0, 2.0)  # while the ingester or the bus is away
 
 
@@ -39,7 +42,7 @@ class Trainings:
         ingester: Ingester,
     ) -> None:
         self._host, self._registry, self._series = host, registry, series
-        self._trainer = Trainer(host.settings, ingester)
+        self._trainer, self._ingester = Trainer(host.settings, ingester), ingester
         self.claims = Claims(host, registry, self.train, self._ended)
         self._holds: dict[str, ExitStack] = {}  # series -> what keeps its progress back
         self._verdicts: dict[str, asyncio.Future[Stage]] = {}
@@ -79,7 +82,8 @@ class Trainings:
             self._begin(series, due, effects)
 
     async def train_on_history(self) -> None:
-        """Begin the first trainings once the past has been told: no bar has come for `patience_s`. For ever."""
+        """Begin the first trainings once the past has been told: no bar has come for `patience_s`, and the ingester
+        holds none that is still to come, as on a busy machine it may. For ever."""
         self._bar_came.set()  # the past may have been told in an earlier life
         while True:
             await self._bar_came.wait()
@@ -89,7 +93,21 @@ class Trainings:
                     async with asyncio.timeout(self._host.settings.patience_s):
                         await self._bar_came.wait()
                 except TimeoutError:
-                    await self._host.act(self._begin_all)
+                    if await self._is_all_told():
+                        await self._host.act(self._begin_all)
+
+    async def _is_all_told(self) -> bool:
+        for series in list(self._series.values()):
+            if series.due(self._host.settings) is None or series.state.symbol == BASKET:  # told by its members
+                continue
+            after, until = (from_ms(series.state.last_ms + bars * series.bar_ms) for bars in (1, BARS_AHEAD))
+            to_come = await self._patiently(
+                series.key,
+                partial(self._ingester.history, series.state.symbol, series.state.timeframe, after, until),
+            )
+            if len(to_come):
+                return False
+        return True
 
     async def _begin_all(self, effects: Effects) -> None:
         for series in self._series.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -97,6 +98,18 @@ async def test_a_demoted_model_leaves_unknown_from_the_next_bar_on(model_in_use:
     await model_in_use.until_progress(lambda progress: any("ModelDemoted" in one for one in progress.booked))
     await model_in_use.tell(LIVE_BAR)
     assert [one.regime == "UNKNOWN" for one in await model_in_use.until_said(REGIME_READING, 2)] == [False, True]
+
+
+async def test_the_past_is_not_over_while_the_ingester_holds_bars_that_were_not_told(house: House) -> None:
+    house.held.update({(bar.symbol, to_ms(bar.opened_at)): bar for bar in BARS[:HISTORY]})
+    await house.up()
+    await house.tell(*BARS[:600])
+    async with asyncio.timeout(20):
+        await house.asked.wait()  # no bar came for a while: it asks what is still to come
+    assert house.said(MODEL_TRAINED) == []
+    await house.tell(*BARS[600:HISTORY])
+    trained = (await house.until_said(MODEL_TRAINED))[0]
+    assert trained.trained_on.last == BARS[HISTORY * 8 // 10 - 1].opened_at
 
 
 async def test_a_restart_goes_on_with_the_bits_of_a_run_without_one(model_in_use: House) -> None:
