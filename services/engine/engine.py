@@ -222,7 +222,12 @@ class Engine:
             return
         series.reader.use(model, model_id, promoted_ms)
         state = series.reader.filter
-        series.note(model_id=model_id, awaited_model="", filter=(state.posterior, state.log_likelihood))
+        series.note(
+            model_id=model_id,
+            promoted_ms=promoted_ms,
+            awaited_model="",
+            filter=(state.posterior, state.log_likelihood),
+        )
         self.host.log.info("model.used", symbol=series.symbol, model=model_id[:12])
 
     async def _model(self, model_id: str, effects: Effects) -> RegimeModel | None:

@@ -35,6 +35,7 @@ class KeptSeries(msgspec.Struct, frozen=True, kw_only=True):
     absent: int = 0  # bars since then that the venue never had
     model_id: str = ""
     filter: tuple[tuple[float, ...], float] = ((), 0.0)  # posterior and log-likelihood
+    promoted_ms: int | None = None  # when that model was promoted
     awaited_model: str = ""  # promoted, but its bytes were not to be had yet
     awaited_promoted_ms: int = 0
 

@@ -144,7 +144,9 @@ async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) 
             )
         model = load_model(content, kept.model_id)
     read = [(bar.opened_at_ms, bar) for bar, _ in bars]
-    reader = RegimeReader.resume(timeframe_ms(timeframe), read, model, kept.model_id, records.filter_of(kept))
+    reader = RegimeReader.resume(
+        timeframe_ms(timeframe), read, model, kept.model_id, records.filter_of(kept), kept.promoted_ms
+    )
     series = Series(instrument.symbol, timeframe, instrument, reader, kept)
     for bar, _ in bars[-2:]:
         series.close_before, series.close = series.close, bar.close

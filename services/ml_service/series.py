@@ -37,6 +37,7 @@ class SeriesState(msgspec.Struct, kw_only=True):
     is_bootstrapped: bool = False  # a model of made-up bars was made
     pending: str = ""  # the model on which the governor has not spoken yet
     model_id: str = ""  # the one in use
+    promoted_ms: int | None = None  # and when it was promoted
     posterior: tuple[float, ...] = ()
     log_likelihood: float = math.nan
     regime: RegimeName = "UNKNOWN"
@@ -62,7 +63,12 @@ class Series:
         self.bar_ms = timeframe_ms(state.timeframe)
         self.bars = deque(kept, maxlen=BARS_TO_RESUME)
         self.reader = RegimeReader.resume(
-            self.bar_ms, kept, model, state.model_id, FilterState(state.posterior, state.log_likelihood)
+            self.bar_ms,
+            kept,
+            model,
+            state.model_id,
+            FilterState(state.posterior, state.log_likelihood),
+            state.promoted_ms,
         )
         self.last: Reading | None = None  # of this process's life
         self.is_training = False
@@ -92,6 +98,7 @@ class Series:
     def use(self, model: RegimeModel, model_id: str, promoted_ms: int, scores: Mapping[str, float]) -> None:
         """Read with this model from the next bar on, and hold it to what it promised on its held-out bars."""
         self.reader.use(model, model_id, promoted_ms)
+        self.state.promoted_ms = promoted_ms
         self._remember_model()
         self.state.drift = DriftTest(
             scores.get("log_likelihood", math.nan), scores.get("log_likelihood_deviation", math.nan)

@@ -39,6 +39,7 @@ from shared.contracts.subjects import (
 )
 from shared.contracts.times import timeframe_ms, to_ms
 from shared.regimes.hmm import RegimeModel
+from shared.regimes.reader import LIFE_BARS
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 
@@ -89,6 +90,9 @@ class MlService:
         reading, transition, drift = series.on_bar(bar)
         if transition is not None:
             effects.publish(REGIME_TRANSITION, transition)
+            if transition.after == "UNKNOWN" and series.reader.is_stale(series.state.last_ms):
+                text = f"The model of {series.key} is more than {LIFE_BARS} bars old: its regime is UNKNOWN until another one is promoted."
+                self.host.alert_in(effects, f"model_stale_{series.key}".replace(".", "_"), "warning", text)
         if drift is not None:
             effects.publish(MODEL_DRIFTED, drift)
             self.host.log.warning("model.drift", series=series.key, expected=drift.expected, seen=drift.seen)

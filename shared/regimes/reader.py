@@ -26,6 +26,7 @@ from shared.regimes.hmm import (
 
 SETTLE_BARS = 120  # the filter forgets its start within about 100 bars
 KEPT_BARS = 512  # a promotion heard this late, less the above, still starts at the bar that it names
+LIFE_BARS = 20_000  # after its promotion a model that nothing has succeeded is stale: nobody has confirmed it since
 BARS_TO_RESUME = KEPT_BARS + WARMUP_BARS  # bars from which a reader is rebuilt
 
 
@@ -56,6 +57,7 @@ class RegimeReader:
         self.model_id = ""
         self.filter = start_filter()
         self._before = start_filter()
+        self._promoted_at_ms: int | None = None
         self._timeframe_ms = timeframe_ms
         self._features: FeatureState = start_features()
         self._kept: deque[tuple[int, Features]] = deque(maxlen=KEPT_BARS)
@@ -68,23 +70,24 @@ class RegimeReader:
         model: RegimeModel | None = None,
         model_id: str = "",
         filter_state: FilterState | None = None,
+        promoted_at_ms: int | None = None,
     ) -> RegimeReader:
         """A reader that goes on after `bars`, the last `BARS_TO_RESUME` of (opened_at_ms, bar), oldest first.
 
         `filter_state` is what `filter` was after the last of them: the next reading has the bits that it would have
-        had without the interruption.
+        had without the interruption. A model of which nobody knows when it was promoted is never stale.
         """
         reader = cls(timeframe_ms)
         for opened_at_ms, bar in bars:
             reader._take(opened_at_ms, bar)
         reader.model, reader.model_id = model, model_id
-        reader.filter = filter_state or start_filter()
+        reader.filter, reader._promoted_at_ms = filter_state or start_filter(), promoted_at_ms
         return reader
 
     def on_bar(self, opened_at_ms: int, bar: Prices) -> Reading:
-        """The reading of the bar that has just closed; UNKNOWN while warming up or without a model."""
+        """The reading of the bar that has just closed; UNKNOWN while warming up, without a model, or by a stale one."""
         x = self._take(opened_at_ms, bar)
-        if self.model is None or x is None:
+        if self.model is None or x is None or self.is_stale(opened_at_ms):
             return unknown(opened_at_ms)
         self._before = self.filter
         self.filter = step_filter(self.model, self.filter, x)
@@ -104,16 +107,21 @@ class RegimeReader:
 
     def use(self, model: RegimeModel, model_id: str, promoted_at_ms: int) -> None:
         """Read with this model from the next bar on. Its filter settles on the `SETTLE_BARS` before its promotion."""
-        self.model, self.model_id = model, model_id
+        self.model, self.model_id, self._promoted_at_ms = model, model_id, promoted_at_ms
         self.filter = self._before = start_filter()
         first = promoted_at_ms - SETTLE_BARS * self._timeframe_ms
         for opened_at_ms, x in self._kept:
             if opened_at_ms >= first:
                 self.filter = step_filter(model, self.filter, x)
 
+    def is_stale(self, opened_at_ms: int) -> bool:
+        """Whether the model in use is too old to read a bar that opened then."""
+        promoted_at_ms = self._promoted_at_ms
+        return promoted_at_ms is not None and opened_at_ms - promoted_at_ms > LIFE_BARS * self._timeframe_ms
+
     def drop(self) -> None:
         """Read UNKNOWN from the next bar on."""
-        self.model, self.model_id = None, ""
+        self.model, self.model_id, self._promoted_at_ms = None, "", None
         self.filter = self._before = start_filter()
 
     def probability_of(self, regime: RegimeName) -> float:

@@ -124,7 +124,7 @@ def test_a_restart_goes_on_with_the_same_readings() -> None:
 
 def test_a_demotion_of_another_model_changes_nothing() -> None:
     one, market = series(), bars(120)
-    one.use(a_model(), "m" * 64, 0, {})
+    one.use(a_model(), "m" * 64, to_ms(START), {})
     for bar in market[:100]:
         one.on_bar(bar)
     assert not one.drop("x" * 64) and one.on_bar(market[100])[0].model_id == "m" * 64

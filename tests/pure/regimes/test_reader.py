@@ -110,3 +110,19 @@ def test_the_filter_has_forgotten_its_start_after_settling() -> None:
     new.use(model, "v1", promoted_at_ms=600 * MINUTE)
     a, b = long_since.on_bar(*bars[600]), new.on_bar(*bars[600])
     assert (a.bull, a.bear, a.chop) == pytest.approx((b.bull, b.bear, b.chop), abs=1e-9), f"{SETTLE_BARS} bars"
+
+
+def test_a_model_that_nothing_succeeds_is_stale_in_the_end_and_a_reader_that_was_stopped_knows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.regimes.reader.LIFE_BARS", 200)
+    bars, model = market(500), three_regimes()
+    reader = RegimeReader(MINUTE)
+    read(reader, bars[:150])
+    reader.use(model, "v1", promoted_at_ms=150 * MINUTE)
+    told = read(reader, bars[150:400])
+    assert [reading.regime == "UNKNOWN" for reading in told] == [at > 350 for at in range(150, 400)]
+    resumed = RegimeReader.resume(MINUTE, bars[:400], model, "v1", reader.filter, 150 * MINUTE)
+    assert resumed.on_bar(*bars[400]).regime == "UNKNOWN"
+    reader.use(model, "v2", promoted_at_ms=401 * MINUTE)
+    assert {reading.model_id for reading in read(reader, bars[401:])} == {"v2"}
