@@ -120,6 +120,8 @@ class Trainer:
             trained_at=_closed_at(order),
             chunks=chunks,
             window="sliding" if order.window else "expanding",
+            matched_to=content_id(order.incumbent) if order.incumbent else "",
+            agreement=fitted.scores.get("agreement"),
         )
         return Candidate(model_id, fitted.model, model, signed(manifest, self._settings.signing_key))
 

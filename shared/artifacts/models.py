@@ -45,9 +45,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeframe: str
     feature_schema: str
     labels: tuple[RegimeName, ...]  # of its states, by index: the map from states to names
-    how: Literal["cold", "warm", "stepwise"] = (
-        "cold"  # from seeded starts, or from the model before: anew, or bar by bar
-    )
+    how: Literal["cold", "warm", "stepwise"] = "cold"  # from seeded starts; or from the model before, whole or by news
     trained_on: Span
     held_out: Span  # bars after those it was fitted on
     scores: dict[str, float]  # on the held-out rows: log_likelihood a bar, that of one Gaussian, ...
@@ -60,7 +58,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     chunks: tuple[Span, ...] = ()  # the stored parts that held `trained_on`; its newest bars may lie in none yet
     window: str = ""  # "sliding" or "expanding"
     matched_to: str = ""  # the version whose names its own were matched with
-    agreement: float | None = None  # fraction of overlapping bars that both name alike
+    agreement: float | None = None  # fraction of the held-out bars that both name alike
     signature: str = ""  # HMAC-SHA256 (hex) over all of the above, see signing.py
 
 

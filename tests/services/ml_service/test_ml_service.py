@@ -154,6 +154,20 @@ async def test_a_new_training_is_due_after_so_many_bars_of_venue_time(house: Hou
     assert second.trained_at == BARS[HISTORY + 99].closed_at and second.model_id != first.model_id
 
 
+async def test_a_successor_says_whose_names_it_carries_on_and_how_far_they_agree(house: House) -> None:
+    await house.up(retrain_bars=100)
+    await house.tell(*BARS[:HISTORY])
+    first = (await house.until_said(MODEL_TRAINED))[0]
+    await house.tell(promoted(first, BARS[HISTORY - 1].closed_at))
+    await house.until_progress(lambda progress: not progress.holding)
+    await house.tell(*BARS[HISTORY : HISTORY + 100])
+    second = (await house.until_said(MODEL_TRAINED, 2))[1]
+    manifest = manifest_from_bytes(second.manifest)
+    assert manifest.matched_to == first.model_id and manifest.how in ("warm", "stepwise")
+    assert manifest.agreement is not None and 0.5 < manifest.agreement <= 1.0
+    assert manifest_from_bytes(first.manifest).agreement is None
+
+
 async def test_with_too_few_bars_a_model_of_made_up_ones_is_marked(house: House) -> None:
     await house.up()
     await house.tell(*market(60, history=60))
