@@ -137,11 +137,6 @@ def guess(rows: Array, states: int, chance: np.random.Generator) -> Parameters:
     return maximisation(Statistics(posterior[0], ways, share, share, posterior.T @ rows, squares), np.zeros(states))
 
 
-def standardised(model: RegimeModel, rows: Array) -> Array:
-    """Rows in the model's own steps from its center, none farther than it counts."""
-    return (np.clip(rows, model.lowest, model.highest) - np.array(model.center)) / np.array(model.spread)
-
-
 def parameters_of(model: RegimeModel, center: Array, spread: Array) -> Parameters:
     """A model's parameters in the units of rows that are standardised with this center and spread (d,)."""
     return Parameters(

@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from shared.regimes.features import LONG, Features
 from shared.regimes.hmm import FilterState, RegimeModel, forward_filter, odds
 from shared.regimes.labels import NAMES
 from shared.regimes.reader import SETTLE_BARS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def judge(
@@ -46,7 +50,7 @@ def mean_log_likelihood(states: Sequence[FilterState]) -> float:
     return math.fsum(state.log_likelihood for state in states) / len(states)
 
 
-def gaussian_log_likelihood(fitted_on: Sequence[Features], judged: Sequence[Features]) -> float:
+def gaussian_log_likelihood(fitted_on: npt.ArrayLike, judged: npt.ArrayLike) -> float:
     """Mean log-likelihood of `judged` (n, d) under one Gaussian fitted on `fitted_on` (m, d), nats a bar."""
     import numpy as np  # the service needs it for nothing else
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
+from shared.artifacts.models import How
 from shared.regimes.features import Candle
-
-How = Literal["cold", "warm", "stepwise"]
 
 
 class FitRequest(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ niced, no network, no files.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -57,11 +58,7 @@ class Rows(NamedTuple):
     center: Array
     spread: Array
     cut: int
-
-    @property
-    def seen(self) -> Array:
-        """Those that a fit may learn from, in usual steps from their center, none farther than counts."""
-        return np.clip((self.raw[: self.cut] - self.center) / self.spread, -FARTHEST, FARTHEST)
+    seen: Array  # those that a fit may learn from, in usual steps from their center, none farther than counts
 
 
 class Attempt(NamedTuple):
@@ -119,7 +116,8 @@ def _rows(request: FitRequest) -> Rows:
         raise BadMessage(
             "There is nothing to learn from a market that does not move: its trend is the same on all bars."
         )
-    return Rows(raw, center, np.where(spread > 0.0, spread, 1.0), cut)  # a market may have no volume to be surprised by
+    spread = np.where(spread > 0.0, spread, 1.0)  # a market may have no volume to be surprised by
+    return Rows(raw, center, spread, cut, np.clip((raw[:cut] - center) / spread, -FARTHEST, FARTHEST))
 
 
 def _attempts(request: FitRequest, rows: Rows, states: int, former: RegimeModel | None) -> Iterator[Attempt]:
@@ -127,26 +125,26 @@ def _attempts(request: FitRequest, rows: Rows, states: int, former: RegimeModel 
     if former is None:
         for start in range(request.starts):
             chance = np.random.default_rng([request.seed, states, start])
-            yield _scored("cold", *_converged(guess(rows.seen, states, chance), rows.seen), rows)
+            yield _scored("cold", rows, *converged(guess(rows.seen, states, chance), rows.seen))
         return
     known = parameters_of(former, rows.center, rows.spread)
     memory = statistics_of(known, MEMORY * rows.cut)
-    yield _scored("warm", *_converged(known, rows.seen, memory), rows)
+    yield _scored("warm", rows, *converged(known, rows.seen, memory))
     news = rows.seen[len(rows.seen) - min(request.news, len(rows.seen)) :]
     if len(news) >= 2:
-        yield _scored("stepwise", updated(known, news, rows.cut), 1, rows)
+        yield _scored("stepwise", rows, updated(known, news, rows.cut), 1, True)
 
 
-def _converged(parameters: Parameters, seen: Array, memory: Statistics | None = None) -> tuple[Parameters | None, int]:
-    """Iterate until a row gains less than `GAIN_PER_ROW`; None when that never comes."""
+def converged(parameters: Parameters, seen: Array, memory: Statistics | None = None) -> tuple[Parameters, int, bool]:
+    """Iterate until a row gains less than `GAIN_PER_ROW`: the parameters, the iterations, and whether that ever came."""
     last = -math.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
         said, log_likelihood = expectation(parameters, seen)
         if abs(log_likelihood - last) < GAIN_PER_ROW:
-            return parameters, iteration
+            return parameters, iteration, True
         last = log_likelihood
         parameters = maximisation(said if memory is None else said.plus(memory), parameters.tails)
-    return None, MAX_ITERATIONS
+    return parameters, MAX_ITERATIONS, False
 
 
 def updated(parameters: Parameters, news: Array, window: int) -> Parameters:
@@ -165,22 +163,20 @@ def _with_tails(rows: Rows, best: Attempt) -> Attempt:
     if best.how != "cold":
         return best
     for tail in TAILS:
-        parameters, iterations = _converged(
-            best.parameters._replace(tails=np.full(len(best.parameters.start), tail)), rows.seen
-        )
-        attempt = _scored("cold", parameters, best.iterations + iterations, rows)
+        begun = best.parameters._replace(tails=np.full(len(best.parameters.start), tail))
+        parameters, iterations, has_converged = converged(begun, rows.seen)
+        attempt = _scored("cold", rows, parameters, best.iterations + iterations, has_converged)
         best = attempt if attempt.score > best.score else best
     return best
 
 
-def _scored(how: How, parameters: Parameters | None, iterations: int, rows: Rows) -> Attempt:
-    if parameters is None:
-        return Attempt(how, Parameters(*[np.empty(0)] * 5), iterations, -math.inf)
-    try:
-        model = _unnamed(parameters, rows)
-    except ValueError:  # degenerate: the same as not converged
-        return Attempt(how, parameters, iterations, -math.inf)
-    return Attempt(how, parameters, iterations, float(filtered(model, rows.raw)[1][rows.cut :].mean()))
+def _scored(how: How, rows: Rows, parameters: Parameters, iterations: int, has_converged: bool) -> Attempt:
+    """How well these parameters explain the held-out rows; what has not converged, or is degenerate, explains none."""
+    score = -math.inf
+    if has_converged:
+        with contextlib.suppress(ValueError):  # degenerate: regime_model refuses it
+            score = float(filtered(_unnamed(parameters, rows), rows.raw)[1][rows.cut :].mean())
+    return Attempt(how, parameters, iterations, score)
 
 
 def _unnamed(parameters: Parameters, rows: Rows) -> RegimeModel:
@@ -218,11 +214,10 @@ def _tempered(model: RegimeModel, rows: Rows) -> RegimeModel:
 def _scores(model: RegimeModel, incumbent: RegimeModel | None, rows: Rows, attempts: list[Attempt]) -> dict[str, float]:
     log_likelihoods = filtered(model, rows.raw)[1]
     held_out = log_likelihoods[rows.cut :]
-    raw = [tuple(row) for row in rows.raw.tolist()]
     scores = {
         "log_likelihood": float(held_out.mean()),
         "log_likelihood_fitted": float(log_likelihoods[: rows.cut].mean()),
-        "log_likelihood_one_gaussian": gaussian_log_likelihood(raw[: rows.cut], raw[rows.cut :]),
+        "log_likelihood_one_gaussian": gaussian_log_likelihood(rows.raw[: rows.cut], rows.raw[rows.cut :]),
         "log_likelihood_deviation": _batch_deviation(log_likelihoods),
         "iterations": float(max(one.iterations for one in attempts)),
         "members": float(len(attempts)),

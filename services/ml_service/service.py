@@ -109,9 +109,8 @@ class MlService:
             manifest = trusted_manifest(promoted.manifest, promoted.model_id, self.host.settings.signing_key)
         except BadMessage as error:
             self.host.alert_in(effects, _refused(series.key), "critical", f"{error} The model before it stays.")
-            self.trainings.on_verdict(
-                promoted.model_id, "champion", effects
-            )  # that is the governor's word all the same
+            # That is the governor's word all the same.
+            self.trainings.on_verdict(promoted.model_id, "champion", effects)
             self._book(effects)
             return
         npz = await self._npz(promoted.model_id)

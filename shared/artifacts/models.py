@@ -33,6 +33,9 @@ BYTES = ("labels", "feature_schema")
 HEADER = re.compile(r"\{'descr': '([<|>=]?[a-zA-Z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 
 
+How = Literal["cold", "warm", "stepwise"]
+
+
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a model comes from and how it did. It decides nothing; the governor judges by evidence of its own.
 
@@ -45,7 +48,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeframe: str
     feature_schema: str
     labels: tuple[RegimeName, ...]  # of its states, by index: the map from states to names
-    how: Literal["cold", "warm", "stepwise"] = "cold"  # from seeded starts; or from the model before, whole or by news
+    how: How = "cold"  # from seeded starts; or from the model before, whole or by news
     trained_on: Span
     held_out: Span  # bars after those it was fitted on
     scores: dict[str, float]  # on the held-out rows: log_likelihood a bar, that of one Gaussian, ...

@@ -16,7 +16,7 @@ from hmmlearn.hmm import GaussianHMM
 from threadpoolctl import threadpool_limits
 
 from services.ml_service.em import expectation
-from services.ml_service.fitting import _converged, guess, updated
+from services.ml_service.fitting import converged, guess, updated
 from shared.regimes.compiled import filtered
 from shared.regimes.features import FEATURE_NAMES, start_features, step_features
 from shared.regimes.hmm import FilterState, RegimeModel, regime_model, start_filter, step_filter
@@ -102,13 +102,13 @@ def test_a_stepwise_update_beside_a_cold_refit() -> None:
     rows = np.array([[1.0, 2.0, 0.0, 0.5], [-1.0, -2.0, 0.5, 0.0], [0.0, 0.0, -0.5, -0.5]])[states]
     rows = rows + chance.normal(0.0, 1.0, rows.shape)
     seen, unseen = rows[:9_000], rows[9_000:]
-    known, _ = _converged(guess(rows[:8_000], 3, chance), rows[:8_000])
-    assert known is not None
+    known, _, has_converged = converged(guess(rows[:8_000], 3, chance), rows[:8_000])
+    assert has_converged
     found = {}
 
     def cold() -> None:
-        starts = [_converged(guess(seen, 3, np.random.default_rng(start)), seen)[0] for start in range(4)]
-        found["cold"] = max(expectation(one, unseen)[1] for one in starts if one is not None)
+        starts = [converged(guess(seen, 3, np.random.default_rng(start)), seen) for start in range(4)]
+        found["cold"] = max(expectation(one, unseen)[1] for one, _, is_done in starts if is_done)
 
     def stepwise() -> None:
         found["stepwise"] = expectation(updated(known, seen[8_000:], 8_000), unseen)[1]
