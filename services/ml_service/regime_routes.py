@@ -9,10 +9,11 @@ from fastapi import APIRouter, HTTPException
 from services.ml_service.baskets import BASKET, coupled, joint, shared_bits
 from services.ml_service.series import Series
 from services.ml_service.service import MlService
-from services.ml_service.transitions import days_of, dwell_bars, empirical_odds, model_odds, total
+from services.ml_service.transitions import days_of, dwell_bars, model_odds, total
 from shared.contracts.times import from_ms
 from shared.regimes.hmm import odds
 from shared.regimes.labels import NAMES
+from shared.regimes.transitions import empirical_odds
 
 
 def regime_routes(service: MlService) -> APIRouter:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from shared.contracts.regime import RegimeName, RegimeReading
 from shared.contracts.times import from_ms, to_ms
-from shared.regimes.hmm import Matrix, RegimeModel, Vector
+from shared.regimes.hmm import FilterState, Matrix, RegimeModel, Vector, predicted
 from shared.regimes.labels import NAMES
+from shared.regimes.transitions import Odds
 from shared.runtime.store import Statement, Store
 
 # A row for each pair that was seen on a day (UTC, of the later bar's opening), so that a change over time can be seen.
@@ -27,7 +28,6 @@ DAY_MS = 86_400_000
 SETTLING = 40  # squarings: 2^40 steps of the chain, after which nothing of its start is left but what cannot mix
 
 Counts = list[list[int]]  # (3, 3) bars: before, after, both as in NAMES
-Odds = list[list[float] | None]  # (3, 3) rows that sum to 1; None for a regime that there was nothing to tell of
 
 
 class Day(NamedTuple):
@@ -80,11 +80,6 @@ def total(days: Iterable[Day]) -> Counts:
     return counts
 
 
-def empirical_odds(counts: Counts) -> Odds:
-    """Of the bars that followed a regime, the fraction that was called each."""
-    return [[bars / sum(row) for bars in row] if sum(row) else None for row in counts]
-
-
 def model_odds(model: RegimeModel) -> Odds:
     """The model's transition matrix (n, n) between names: states of one name weighted by how often each is visited.
 
@@ -116,10 +111,8 @@ def dwell_bars(odds: Odds) -> list[float | None]:
 
 def _moves(model: RegimeModel) -> Matrix:
     """The odds of the next state, given this one (n, n), as the filter takes them."""
-    return tuple(
-        tuple((1.0 - model.restart) * p + model.restart * s for p, s in zip(row, model.start, strict=True))
-        for row in model.transition
-    )
+    states = range(len(model.start))
+    return tuple(predicted(model, FilterState(tuple(float(i == k) for k in states), 0.0)) for i in states)
 
 
 def _visits(start: Vector, moves: Matrix) -> list[float]:

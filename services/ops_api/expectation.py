@@ -10,9 +10,9 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
-from services.ops_api.regimes import Odds
 from services.ops_api.settings import OpsSettings
 from shared.regimes.labels import NAMES
+from shared.regimes.transitions import Odds
 from shared.runtime.service import Host
 
 TIMEOUT_S = 2.0  # a page waits for it

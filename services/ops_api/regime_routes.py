@@ -14,9 +14,7 @@ from services.ops_api.now import Now
 from services.ops_api.regimes import (
     DWELL_FROM,
     Dwell,
-    Odds,
     dwells,
-    empirical_odds,
     transition_counts,
 )
 from services.ops_api.routes import JsonResponse, known_series
@@ -24,6 +22,7 @@ from services.ops_api.versions import model_versions
 from shared.contracts.instruments import check_symbol
 from shared.contracts.regime import RegimeName
 from shared.regimes.labels import NAMES
+from shared.regimes.transitions import Odds, empirical_odds
 from shared.runtime.store import Store
 
 Bars = Annotated[int, Query(ge=1, le=5000)]

@@ -18,8 +18,6 @@ from shared.regimes.labels import NAMES
 DRIFT_BARS = LONG  # the batch of ml_service's drift test: bars share their windows with their neighbours
 DWELL_FROM = (1, 2, 4, 8, 16, 32, 64, 128)  # bars: where each column of the histogram begins; the last has no end
 
-Odds = list[list[float] | None]  # (3, 3) rows that sum to 1, by `NAMES`; None for a regime of which nothing is known
-
 
 class Read(NamedTuple):
     """How one bar was read."""
@@ -50,11 +48,6 @@ def transition_counts(reads: Sequence[Read]) -> list[list[int]]:
         if _is_pair(before, after):
             counts[NAMES.index(before.regime)][NAMES.index(after.regime)] += 1
     return counts
-
-
-def empirical_odds(counts: Sequence[Sequence[int]]) -> Odds:
-    """Of the bars that followed a regime, the fraction that was called each."""
-    return [[n / sum(row) for n in row] if sum(row) else None for row in counts]
 
 
 def dwells(reads: Sequence[Read]) -> dict[RegimeName, Dwell]:

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from services.ml_service.em import Array
 from services.ml_service.fitting import odds_of
-from shared.regimes.hmm import FilterState, predicted
+from services.ml_service.transitions import model_odds
 from shared.regimes.labels import NAMES
 from tests.campaigns.rolling_refits import History, dwells, market, next_returns, refitted
 from tests.pure.ml_service.test_on_markets import TRAINED, UNSEEN, brier, model_of, trained, world
@@ -212,21 +212,8 @@ def picture_of_matrix(history: History, file: Path) -> None:
     named = odds.argmax(axis=1)
     counts = np.zeros((3, 3))
     np.add.at(counts, (named[:-1], named[1:]), 1.0)
-    by_model = np.zeros((3, 3))
-    share = np.zeros(3)
-    for k, label in enumerate(model.labels):
-        certain = tuple(float(i == k) for i in range(len(model.labels)))
-        by_model[NAMES.index(label)] += [
-            sum(
-                p
-                for p, other in zip(predicted(model, FilterState(certain, 0.0)), model.labels, strict=True)
-                if other == name
-            )
-            for name in NAMES
-        ]
-        share[NAMES.index(label)] += 1.0
     tables = {
-        "by the model": by_model / share[:, None],
+        "by the model": np.array([row or [np.nan] * 3 for row in model_odds(model)]),
         "of the bars it read": counts / counts.sum(axis=1, keepdims=True),
     }
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), width_ratios=[1, 1, 1.5], layout="constrained")

@@ -9,7 +9,6 @@ import pytest
 from services.ml_service.transitions import (
     counted,
     dwell_bars,
-    empirical_odds,
     model_odds,
     surprise_bits,
 )
@@ -19,6 +18,7 @@ from shared.regimes.features import FEATURE_NAMES
 from shared.regimes.hmm import RegimeModel, regime_model
 
 WIDTH = len(FEATURE_NAMES)
+from shared.regimes.transitions import empirical_odds
 
 
 def model(start: list[float], transition: list[list[float]], labels: list[RegimeName]) -> RegimeModel:

@@ -14,13 +14,13 @@ from services.ops_api.regimes import (
     Read,
     drift_line,
     dwells,
-    empirical_odds,
     transition_counts,
 )
 from shared.contracts.regime import RegimeName
 from shared.regimes.labels import NAMES
 
 LETTERS: dict[str, RegimeName] = {"b": "BULL", "r": "BEAR", "c": "CHOP", "?": "UNKNOWN"}
+from shared.regimes.transitions import empirical_odds
 
 
 def reads(regimes: str, model: str = "v1") -> list[Read]:
