@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
-
-import uvicorn
-from fastapi import FastAPI
 
 from services.ops_api.service import SERVICE
 from services.ops_api.settings import OpsSettings
@@ -22,6 +17,7 @@ from shared.runtime.service import Host
 from shared.runtime.settings import Settings
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
+from tests.serving import listening
 
 
 class Served(NamedTuple):
@@ -29,20 +25,6 @@ class Served(NamedTuple):
 
     host: Host[OpsSettings]
     address: str
-
-
-@asynccontextmanager
-async def listening(web: FastAPI, port: int = 0) -> AsyncIterator[str]:
-    """These routes on a real socket; at which address."""
-    door = socket.socket()
-    door.bind(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(web, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-    serving = asyncio.create_task(server.serve(sockets=[door]))
-    try:
-        yield f"http://127.0.0.1:{door.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @asynccontextmanager

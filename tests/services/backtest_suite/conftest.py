@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,23 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pytest
-import uvicorn
 from fastapi import FastAPI, Response
 
 from services.backtest_suite.service import SERVICE, serve
 from services.backtest_suite.settings import BacktestSettings
 from shared.bus.bus import Outgoing
-from shared.bus.memory import MemoryBus, MemoryServer
+from shared.bus.memory import MemoryBus
 from shared.contracts.governance import PresetCandidate
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Progress
-from shared.contracts.subjects import PRESET_CANDIDATE, Subject, subject_of
+from shared.contracts.subjects import PRESET_CANDIDATE, subject_of
 from shared.contracts.times import parse_time, to_ms
 from shared.contracts.wire import Message, open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
+from tests.houses import Around
+from tests.serving import listening
 
 M = TypeVar("M", bound=Message)
 
@@ -78,19 +78,19 @@ def market(bars: int) -> list[BarClosed]:
 BARS = market(1420)
 
 
-class House:
+class House(Around):
     """What is around the service: the bus, the bars that the ingester holds, and what was said so far."""
 
+    PATIENCE_S = PATIENCE_S
+
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
         self.held: list[BarClosed] = []
         self.ingester_is_away = False
         self.asked = asyncio.Event()  # the ingester was asked for bars
-        self.server = MemoryServer()
         self.voice = MemoryBus(self.server)
         self.progress: list[Progress] = []
-        self.host: Host[BacktestSettings] | None = None
-        self._heard = asyncio.Event()
 
     async def up(self, **settings: Any) -> None:
         """Start the service, or start it again on what it kept."""
@@ -118,32 +118,9 @@ class House:
         envelopes = [(message, wrap(message, "test")) for message in messages]
         await self.voice.publish([Outgoing(subject_of(m).of(m), pack(e), e.id) for m, e in envelopes])
 
-    def said(self, subject: Subject[M]) -> list[M]:
-        """All that was said under this subject, oldest first."""
-        return self.server.said(subject)
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this is true; asked after each message. Fails when the service fails, or nothing comes."""
-        assert self.host is not None
-        failed = asyncio.ensure_future(self.host.failed())
-        self.server.more.append(self._heard)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not holds():
-                    heard = asyncio.ensure_future(self._heard.wait())
-                    await asyncio.wait({heard, failed}, return_when=asyncio.FIRST_COMPLETED)
-                    heard.cancel()
-                    if failed.done():
-                        failed.result()
-                    self._heard.clear()
-        finally:
-            self.server.more.remove(self._heard)
-            failed.cancel()
-
     async def candidates(self, count: int = 3) -> list[PresetCandidate]:
         """Wait for so many candidates."""
-        await self.until(lambda: len(self.said(PRESET_CANDIDATE)) >= count)
-        return self.said(PRESET_CANDIDATE)
+        return await self.until_said(PRESET_CANDIDATE, count)
 
     async def until_at(self, bar: BarClosed) -> None:
         """Wait until the service says that it has come to this bar, and holds nothing."""
@@ -173,15 +150,9 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         pyarrow.feather.write_feather(table, body, compression="uncompressed")
         return Response(body.getvalue(), media_type="application/vnd.apache.arrow.file")
 
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    monkeypatch.setenv("TRIMTAB_INGESTER_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
-    try:
-        yield house
-    finally:
-        await house.down()
-        server.should_exit = True
-        await serving
-        listening.close()
+    async with listening(app) as address:
+        monkeypatch.setenv("TRIMTAB_INGESTER_URL", address)
+        try:
+            yield house
+        finally:
+            await house.down()

@@ -103,7 +103,8 @@ async def test_a_restart_does_the_search_that_was_under_way_again_on_the_same_ba
     house.ingester_is_away = True
     await house.up()
     await house.tell(*BARS[: HISTORY + 1])
-    await asyncio.wait_for(house.asked.wait(), PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        await house.asked.wait()
     await house.down()
     assert house.said(PRESET_CANDIDATE) == []
 

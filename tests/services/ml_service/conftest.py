@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.feather
 import pytest
-import uvicorn
 from fastapi import FastAPI, Response
 
 from services.ml_service.series import SeriesState
@@ -25,11 +23,11 @@ from services.ml_service.synthetic import made_up_bars
 from shared.artifacts.canonical import content_id
 from shared.artifacts.models import ModelManifest, manifest_bytes, model_bytes
 from shared.bus.bus import Outgoing
-from shared.bus.memory import MemoryBus, MemoryServer
+from shared.bus.memory import MemoryBus
 from shared.contracts.governance import ModelPromoted, ModelTrained, Span, StageChanged
 from shared.contracts.market import BarClosed
 from shared.contracts.operations import Progress
-from shared.contracts.subjects import MODEL_TRAINED, Subject, subject_of
+from shared.contracts.subjects import MODEL_TRAINED, subject_of
 from shared.contracts.times import from_ms, parse_time, to_ms
 from shared.contracts.wire import Message, open_envelope, pack, unpack, wrap
 from shared.regimes.hmm import regime_model
@@ -37,6 +35,8 @@ from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
+from tests.houses import Around
+from tests.serving import listening
 
 M = TypeVar("M", bound=Message)
 
@@ -103,19 +103,19 @@ def a_manifest() -> ModelManifest:
     )
 
 
-class House:
+class House(Around):
     """What is around the service: the bus, the bars that the ingester holds, and what was said so far."""
 
+    PATIENCE_S = PATIENCE_S
+
     def __init__(self, folder: Path, bars: dict[tuple[str, int], BarClosed]) -> None:
+        super().__init__()
         self.folder, self.held = folder, bars
-        self.server = MemoryServer()
         self.voice = MemoryBus(self.server)
         self.progress: list[Progress] = []
-        self.host: Host[MlSettings] | None = None
         self.asked = asyncio.Event()  # the ingester was asked for bars
         self.times_asked = 0
         self.ingester_is_away = asyncio.Event()
-        self._heard = asyncio.Event()
 
     async def up(self, **settings: Any) -> Host[MlSettings]:
         """Start the service, or start it again on what it kept."""
@@ -148,33 +148,6 @@ class House:
     def hold(self, bar: BarClosed) -> None:
         """The ingester holds this bar, also if it is told to nobody."""
         self.held[bar.symbol, to_ms(bar.opened_at)] = bar
-
-    def said(self, subject: Subject[M]) -> list[M]:
-        """All that was said under this subject, oldest first."""
-        return self.server.said(subject)
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this is true; asked after each message. Fails when the service fails, or nothing comes."""
-        assert self.host is not None
-        failed = asyncio.ensure_future(self.host.failed())
-        self.server.more.append(self._heard)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not holds():
-                    heard = asyncio.ensure_future(self._heard.wait())
-                    await asyncio.wait({heard, failed}, return_when=asyncio.FIRST_COMPLETED)
-                    heard.cancel()
-                    if failed.done():
-                        failed.result()
-                    self._heard.clear()
-        finally:
-            self.server.more.remove(self._heard)
-            failed.cancel()
-
-    async def until_said(self, subject: Subject[M], count: int = 1) -> list[M]:
-        """Wait for so many messages of this kind."""
-        await self.until(lambda: len(self.said(subject)) >= count)
-        return self.said(subject)
 
     async def until_progress(self, holds: Callable[[Progress], bool]) -> None:
         """Wait for a word of progress like this."""
@@ -307,20 +280,14 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             return []
         return [{"first": from_ms(times[0]), "last": from_ms(times[-1]), "bars": 500, "data_sha256": "c" * 64}]
 
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
     house = House(tmp_path, held)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    monkeypatch.setenv("TRIMTAB_INGESTER_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
-    try:
-        yield house
-    finally:
-        if house.host is not None:
-            await house.down()
-        server.should_exit = True
-        await serving
-        listening.close()
+    async with listening(app) as address:
+        monkeypatch.setenv("TRIMTAB_INGESTER_URL", address)
+        try:
+            yield house
+        finally:
+            if house.host is not None:
+                await house.down()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvicorn
 
 from services.governor.service import SERVICE as GOVERNOR
 from services.governor.settings import GovernorSettings
@@ -25,23 +24,9 @@ from shared.runtime.settings import PORTS
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
 from tests.services.launcher.test_launcher import free_port_base
+from tests.serving import listening
 
 from .conftest import BARS, HISTORY, TOKEN, House
-
-
-@asynccontextmanager
-async def served(host: Host[Any], port: int) -> AsyncIterator[None]:
-    """This host's routes on a real socket."""
-    assert host.web is not None
-    server = uvicorn.Server(uvicorn.Config(host.web, port=port, log_config=None, lifespan="off", ws="none"))
-    serving = asyncio.ensure_future(server.serve())
-    try:
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @asynccontextmanager
@@ -57,7 +42,10 @@ async def stack(house: House, folder: Path) -> AsyncIterator[Path]:
     ml_service = await house.up(patience_s=600.0, starts=1)
     await governor.start(GOVERNOR.serve)
     try:
-        async with served(ml_service, base + PORTS["ml_service"]), served(governor, base + PORTS["governor"]):
+        async with (
+            listening(ml_service.web, base + PORTS["ml_service"]),
+            listening(governor.web, base + PORTS["governor"]),
+        ):
             yield folder
     finally:
         await governor.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -30,6 +28,7 @@ from shared.runtime.service import Host
 from shared.runtime.store import Store
 from tests.browser.story import Story, Teller
 from tests.pure.notifier.test_notes import AT, alert, breaker, trade
+from tests.serving import listening
 
 TOKEN = "123456:secret-token"
 Answering = Callable[[], Response]
@@ -100,14 +99,8 @@ class Outside:
 @pytest.fixture
 async def outside() -> AsyncIterator[Outside]:
     made = Outside()
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(made.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    made.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    yield made
-    server.should_exit = True
-    await serving
+    async with listening(made.app) as made.address:
+        yield made
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from services.backtest_suite.service import SERVICE
 from services.backtest_suite.settings import BacktestSettings
@@ -21,6 +18,7 @@ from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
 from tests.browser.serving import served
+from tests.serving import listening
 
 TOKEN = {"Authorization": "Bearer t0ken"}
 RUN = {"strategy": "momentum", "symbol": "BTC-USDT", "timeframe": "1m"}
@@ -34,15 +32,10 @@ async def suite(bus: MemoryServer, folder: Path) -> AsyncIterator[str]:
     host = Host("backtest_suite", settings, MemoryBus(bus), store, VenueClock())
     host.web = web_application(host)
     await host.start(SERVICE.serve)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(host.web, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with listening(host.web) as address:
+            yield address
     finally:
-        server.should_exit = True
-        await serving
         await host.stop()
 
 

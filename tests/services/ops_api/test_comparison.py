@@ -19,8 +19,9 @@ from shared.bus.memory import MemoryBus, MemoryServer
 from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Statement, Store
-from tests.browser.serving import listening, served
+from tests.browser.serving import served
 from tests.browser.story import Story
+from tests.serving import listening
 
 MODEL, OTHER = "a" * 64, "b" * 64
 

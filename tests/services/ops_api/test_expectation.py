@@ -11,8 +11,9 @@ import pytest
 
 from services.ml_service.transitions import dwell_bars, model_odds
 from shared.contracts.times import to_ms
-from tests.browser.serving import listening, served
+from tests.browser.serving import served
 from tests.services.ml_service.conftest import A_MODEL, BARS, House, a_manifest
+from tests.serving import listening
 
 
 @pytest.fixture
