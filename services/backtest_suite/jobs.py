@@ -29,7 +29,7 @@ from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 from shared.runtime.store import Row
 from shared.trading.columns import Columns
-from shared.trading.strategy import Strategy
+from shared.trading.strategy import PortfolioStrategy, Strategy
 
 State = Literal["ordered", "queued", "running", "done", "failed", "canceled"]
 MOST_ATTEMPTS = 3
@@ -67,7 +67,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Jobs:
     """All that was ever ordered."""
 
-    def __init__(self, host: Host[BacktestSettings], strategies: Mapping[str, Strategy], ingester: Ingester) -> None:
+    def __init__(
+        self,
+        host: Host[BacktestSettings],
+        strategies: Mapping[str, Strategy | PortfolioStrategy],
+        ingester: Ingester,
+    ) -> None:
         self._host, self._strategies, self._ingester = host, strategies, ingester
         self._folder = host.settings.data_dir / "backtests"
         self._more = asyncio.Event()
@@ -196,13 +201,16 @@ class Jobs:
         if self._running in self._unwanted:
             raise Canceled
 
-    async def _patiently(self, order: BacktestOrdered) -> Columns:
-        """The bars, once the ingester answers. Raises Canceled when nobody wants them any more."""
+    async def _patiently(self, order: BacktestOrdered) -> list[Columns]:
+        """The bars of each member, once the ingester answers. Raises Canceled when nobody wants them any more."""
         first: datetime = order.first or EPOCH
         attempt = 0
         while True:
             try:
-                return await self._ingester.columns(order.symbol, order.timeframe, first, order.last or FOREVER)
+                return [
+                    await self._ingester.columns(symbol, order.timeframe, first, order.last or FOREVER)
+                    for symbol in order.members
+                ]
             except TryAgain as error:
                 self._waits_for = str(error)
                 await asyncio.sleep(PAUSE_S[min(attempt, len(PAUSE_S) - 1)])

@@ -62,7 +62,9 @@ class Asked:
             "--data", help="Bars: Parquet, feather, CSV, an exchange's zips, or a folder of them (may be repeated)."
         ),
     ] = None
-    symbol: Annotated[str, typer.Option(help="Such as BTC-USDT; else the file's name tells it.")] = ""
+    symbol: Annotated[
+        str, typer.Option(help="Such as BTC-USDT; else the file's name tells it. From a stack also BTC-USDT+ETH-USDT.")
+    ] = ""
     timeframe: Annotated[str, typer.Option(help="Such as 1h; longer than the file's: bars are put together.")] = ""
     first: Annotated[datetime | None, typer.Option("--from", parser=moment, help="First bar, such as 2022-01-31.")] = (
         None

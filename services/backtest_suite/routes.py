@@ -16,7 +16,6 @@ from services.backtest_suite.jobs import Job, Jobs
 from services.backtest_suite.manifests import EXITS, FILLS
 from services.backtest_suite.settings import BacktestSettings
 from shared.contracts.errors import BadMessage
-from shared.contracts.instruments import check_symbol
 from shared.contracts.jobs import BacktestOrdered
 from shared.contracts.subjects import PRESET_CANDIDATE
 from shared.contracts.times import timeframe_length
@@ -27,13 +26,17 @@ from shared.runtime.web import allowed
 Number = bool | int | float
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 MOST_VALUES = 10_000  # of one parameter of a grid
+MOST_NAMED = 4_000  # characters of the names of all instruments
 
 
 class Wanted(BaseModel, extra="forbid"):
     """A backtest on bars that the ingester holds. With `grid` every combination of its values."""
 
     strategy: str = Field(pattern=NAME)
-    symbol: str
+    symbol: str = Field(
+        max_length=MOST_NAMED,
+        description="Those of a portfolio joined by +, in the order in which its strategy sees them.",
+    )
     timeframe: str
     params: dict[str, Number] = Field(default_factory=dict)
     grid: dict[str, Annotated[list[Number], Field(min_length=1, max_length=MOST_VALUES)]] = Field(default_factory=dict)
@@ -53,6 +56,7 @@ class Wanted(BaseModel, extra="forbid"):
     size: Decimal | None = Field(None, gt=0, allow_inf_nan=False)
     exposure: float = Field(1.0, ge=0, le=1)
     shorts: bool = True
+    rebalance_band: float = Field(0.0, ge=0, le=1)
     fill: Literal["next-open", "same-close", "next-close"] = "next-open"
     exits: Literal["on-close", "at-venue"] = "on-close"
     seed: int = Field(0, ge=0, lt=2**31)
@@ -130,7 +134,7 @@ def _order(wanted: Wanted, name: str, now: datetime) -> BacktestOrdered:
             job_id=name,
             worker="backtest_suite",
             strategy=wanted.strategy,
-            symbol=check_symbol(wanted.symbol),
+            symbol=wanted.symbol,
             timeframe=wanted.timeframe,
             params=wanted.params,
             grid={axis: tuple(values) for axis, values in wanted.grid.items()},
@@ -155,6 +159,7 @@ def _order(wanted: Wanted, name: str, now: datetime) -> BacktestOrdered:
             size=wanted.size,
             exposure=wanted.exposure,
             shorts=wanted.shorts,
+            rebalance_band=wanted.rebalance_band,
             seed=wanted.seed,
             ordered_at=now,
         )

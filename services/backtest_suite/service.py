@@ -29,7 +29,8 @@ from shared.contracts.subjects import (
 )
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
-from shared.trading.strategies import find_strategy, load_strategies
+from shared.trading.strategies import find_strategy, load_all
+from shared.trading.strategy import Strategy
 
 LINGER_S = 0.05  # bars are only counted: whatever came together is one transaction
 
@@ -37,13 +38,14 @@ LINGER_S = 0.05  # bars are only counted: whatever came together is one transact
 async def serve(host: Host[BacktestSettings]) -> None:
     """Bars in, candidates out when a search is due; evidence when it is ordered."""
     settings = host.settings
-    strategies = load_strategies(settings.strategies_folder)
+    every = load_all(settings.strategies_folder)
+    strategies = {name: made for name, made in every.items() if isinstance(made, Strategy)}
     for name in settings.strategies:
         find_strategy(name, strategies)  # raises NeedsOperator with the nearest right name
     ingester = Ingester(settings.address_of("ingester"))
     host.closers.append(ingester.close)
     searches = Searches(host, strategies, ingester)
-    jobs = Jobs(host, strategies, ingester)
+    jobs = Jobs(host, every, ingester)
 
     async def on_bar(bar: BarClosed, effects: Effects) -> None:
         searches.after_bar(bar, effects)

@@ -13,7 +13,7 @@ from services.backtest_suite.data import Bars, Universe, read_bars
 from services.backtest_suite.listing import Kind, instrument_of, kind_of
 from services.backtest_suite.manifests import Reading
 from shared.contracts.errors import NeedsOperator
-from shared.contracts.instruments import check_symbol
+from shared.contracts.instruments import check_symbol, members_of
 from shared.contracts.times import EPOCH
 from shared.runtime.settings import PORTS
 from shared.trading.columns import Columns
@@ -86,12 +86,17 @@ def readings(
     funding: Sequence[Path] = (),
     kind: Kind | None = None,
 ) -> list[Reading]:
-    """What `--data`, or else `--symbol` and `--timeframe`, ask for; each with its file of funding, if there are any."""
-    funded = [str(file.resolve()) for file in funding] or [""] * max(len(paths), 1)
-    if len(funded) != max(len(paths), 1):
+    """What `--data`, or else `--symbol` and `--timeframe`, ask for; each with its file of funding, if there are any.
+
+    Without `--data` the symbol may name several instruments, joined by +.
+    """
+    members = members_of(symbol) if symbol and not paths else ()
+    series = len(paths) or len(members) or 1
+    funded = [str(file.resolve()) for file in funding] or [""] * series
+    if len(funded) != series:
         raise NeedsOperator(
             f"A file of funding is of one instrument: give one for each --data, in the same order. There are "
-            f"{len(paths)} of bars and {len(funded)} of funding."
+            f"{series} of bars and {len(funded)} of funding."
         )
     if paths:
         return [
@@ -105,7 +110,10 @@ def readings(
             "A backtest needs bars: --data FILE_OR_DIR, or --symbol and --timeframe of what the ingester of a running "
             "stack holds."
         )
-    return [Reading(stack=str(stack.resolve()), symbol=symbol, timeframe=timeframe, kind=kind, funding=funded[0])]
+    return [
+        Reading(stack=str(stack.resolve()), symbol=member, timeframe=timeframe, kind=kind, funding=file)
+        for member, file in zip(members, funded, strict=True)
+    ]
 
 
 def _from_ingester(

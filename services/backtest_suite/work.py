@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 from services.backtest_suite.axes import table_of
 from services.backtest_suite.driver import Experiment, Result
 from services.backtest_suite.grids import check_metric, run_grid
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import held_bars
 from services.backtest_suite.trades import Trade
 from shared.contracts.errors import BadMessage
 from shared.contracts.jobs import BacktestOrdered
 from shared.trading.columns import Columns
-from shared.trading.strategy import BadParams, Strategy
+from shared.trading.strategy import BadParams, PortfolioStrategy, Strategy
 
 POINTS = 2000  # of an equity curve that are kept for a page
 TRADES_TOLD = 1000  # the newest of a run
@@ -45,11 +46,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     trades: list[Trade] = []  # of a run, the newest `TRADES_TOLD`, oldest first
 
 
-def check(order: BacktestOrdered, strategies: Mapping[str, Strategy]) -> Strategy:
-    """The strategy that is asked for. Raises BadMessage when it is not ours, or does not take these parameters."""
+def check(
+    order: BacktestOrdered, strategies: Mapping[str, Strategy | PortfolioStrategy]
+) -> Strategy | PortfolioStrategy:
+    """The strategy that is asked for. Raises BadMessage when it is not ours, or does not take what it is given."""
     strategy = strategies.get(order.strategy)
     if strategy is None:
         raise BadMessage(f"Expected a strategy among {', '.join(sorted(strategies))}, was {order.strategy!r}.")
+    least, most = strategy.instruments if isinstance(strategy, PortfolioStrategy) else (1, 1)
+    if not least <= len(order.members) <= most:
+        raise BadMessage(
+            f"Strategy {strategy.name} takes {_counted(least, most)}, was asked for {order.symbol}. Those of a portfolio "
+            "are joined by +, such as BTC-USDT+ETH-USDT."
+        )
     try:
         strategy.params(order.params)
         if order.grid:
@@ -60,17 +69,29 @@ def check(order: BacktestOrdered, strategies: Mapping[str, Strategy]) -> Strateg
     return strategy
 
 
+def _counted(least: int, most: int) -> str:
+    return f"{least} to {most} instruments" if most > least else "1 instrument" if most == 1 else f"{most} instruments"
+
+
 def work(
-    order: BacktestOrdered, strategy: Strategy, columns: Columns, folder: Path, on_progress: Callable[[float], None]
+    order: BacktestOrdered,
+    strategy: Strategy | PortfolioStrategy,
+    columns: Sequence[Columns],
+    folder: Path,
+    on_progress: Callable[[float], None],
 ) -> Finding:
-    """Do it. What `on_progress` raises ends a grid between two portions, and what was computed stays.
+    """Do it on the columns of its members. What `on_progress` raises ends a grid between two portions, and what was
+    computed stays.
 
     Raises Failure when the strategy does, NeedsOperator when there are no bars or the disk refuses.
     """
-    bars = held_bars(order.symbol, order.timeframe, columns, "ingester")
+    members = [
+        held_bars(symbol, order.timeframe, each, "ingester")
+        for symbol, each in zip(order.members, columns, strict=True)
+    ]
     experiment = Experiment.of(
         strategy,
-        bars,
+        Panel(tuple(members)) if len(members) > 1 else members[0],
         cash=order.cash,
         costs=order.costs,
         fill=order.fill,
@@ -78,6 +99,7 @@ def work(
         size=order.size,
         exposure=order.exposure,
         shorts=order.shorts,
+        rebalance_band=order.rebalance_band,
         seed=order.seed,
     )
     with RunStore(folder) as store:

@@ -46,6 +46,17 @@ def check_symbol(symbol: str) -> str:
     return symbol
 
 
+def members_of(symbol: str) -> tuple[str, ...]:
+    """The instruments of a portfolio, `BTC-USDT+ETH-USDT`, in the order in which its strategy sees them; of one, itself.
+
+    Raises BadMessage on a name that is none of ours, and when an instrument is there twice.
+    """
+    members = tuple(map(check_symbol, symbol.split("+")))
+    if len(set(members)) < len(members):
+        raise BadMessage(f"A portfolio has each instrument once, was {symbol!r}.")
+    return members
+
+
 def from_binance(name: str) -> str:
     """`BTCUSDT` -> `BTC-USDT`, by known quotes. Spot."""
     for quote in QUOTES:

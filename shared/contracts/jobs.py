@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 from shared.contracts.governance import Costs, Figures, Span
+from shared.contracts.instruments import members_of
 from shared.contracts.wire import Message, require, require_token
 
 
@@ -71,7 +72,7 @@ class BacktestOrdered(Message, frozen=True, kw_only=True):
     job_id: str
     worker: Literal["backtest_suite"]
     strategy: str
-    symbol: str
+    symbol: str  # of a portfolio, its instruments joined: BTC-USDT+ETH-USDT
     timeframe: str
     params: dict[str, bool | int | float]  # those not given have their defaults
     grid: dict[str, tuple[bool | int | float, ...]]  # values by name; empty for one run
@@ -87,13 +88,21 @@ class BacktestOrdered(Message, frozen=True, kw_only=True):
     exits: Literal["on_close", "at_venue"] = "on_close"  # judged on closed bars, or resting at the venue
     size: Decimal | None = None  # base units of every position; None: by exposure
     shorts: bool = True  # where the instrument allows them
+    rebalance_band: float = 0.0  # of a portfolio's equity: a leg that is off by less is left alone
 
     def __post_init__(self) -> None:
-        require_token(self, self.job_id, self.strategy, self.symbol, self.timeframe)
+        require_token(self, self.job_id, self.strategy, self.timeframe)
+        require(bool(self.members), self, "a symbol, or several joined by +")
         require(self.cash.is_finite() and self.cash > 0, self, "cash > 0")
         require(0.0 <= self.exposure <= 1.0, self, "exposure in 0..1")
+        require(0.0 <= self.rebalance_band <= 1.0, self, "rebalance_band in 0..1")
         require(self.size is None or (self.size.is_finite() and self.size > 0), self, "size > 0")
         require(self.first is None or self.last is None or self.first <= self.last, self, "first <= last")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The instruments that it needs bars of."""
+        return members_of(self.symbol)
 
     @property
     def key(self) -> str:

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pyarrow as pa
@@ -20,10 +22,11 @@ from typer.testing import CliRunner
 
 from services.backtest_suite.candidates import candidates_in
 from services.backtest_suite.commands import app
+from services.backtest_suite.data import Bars
 from services.backtest_suite.manifests import Manifest
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.runtime.settings import PORTS
-from tests.pure.backtest_suite.markets import experiment, trends
+from tests.pure.backtest_suite.markets import experiment, trends, two_that_go_together
 from tests.pure.backtest_suite.test_run_store import environment
 
 RUN = ["run", "trend_follow", "--from", "2022-01-01", "--to", "2022-06-30"]
@@ -213,18 +216,19 @@ def test_what_is_wrong_is_said_with_what_is_right(hourly: list[str], tmp_path: P
     assert "Name a STRATEGY" in said(["run", *hourly], tmp_path, exit_code=2)
 
 
-def test_bars_come_from_the_ingester_of_a_running_stack(tmp_path: Path) -> None:
-    series = trends(600).columns
-    out = io.BytesIO()
-    names = ("timestamp", "open", "high", "low", "close", "volume")
-    pyarrow.feather.write_feather(
-        pa.table(dict(zip(names, series.all(), strict=True))), out, compression="uncompressed"
-    )
-    asked: list[str] = []
+@contextmanager
+def running_stack(folder: Path, held: Mapping[str, Bars]) -> Iterator[None]:
+    """The data folder of a stack whose ingester holds these bars, by symbol, and answers over a real socket."""
 
     class Ingester(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            (symbol,) = parse_qs(urlsplit(self.path).query)["symbol"]
+            columns = held[symbol].columns.all()
+            names = ("timestamp", "open", "high", "low", "close", "volume")
+            out = io.BytesIO()
+            pyarrow.feather.write_feather(
+                pa.table(dict(zip(names, columns, strict=True))), out, compression="uncompressed"
+            )
             self.send_response(200)
             self.end_headers()
             self.wfile.write(out.getvalue())
@@ -236,16 +240,39 @@ def test_bars_come_from_the_ingester_of_a_running_stack(tmp_path: Path) -> None:
         thread.start()
         try:
             stack = {"port_base": server.server_port - PORTS["ingester"]}
-            (tmp_path / "running.json").write_text(json.dumps(stack))
-            told = json_of(
-                ["run", "trend_follow", "--symbol", "BTC-USDT", "--timeframe", "1h", "--stack", str(tmp_path)], tmp_path
-            )
+            (folder / "running.json").write_text(json.dumps(stack))
+            yield
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_bars_come_from_the_ingester_of_a_running_stack(tmp_path: Path) -> None:
+    of_the_stack = ["--timeframe", "1h", "--stack", str(tmp_path)]
+    with running_stack(tmp_path, {"BTC-USDT": trends(600)}):
+        told = json_of(["run", "trend_follow", "--symbol", "BTC-USDT", *of_the_stack], tmp_path)
     assert told["bars"] == 600
-    assert "symbol=BTC-USDT" in asked[0]
     assert told["metrics"]["sharpe"] == pytest.approx(experiment(bars=trends(600)).run().metrics.sharpe, rel=1e-3)
+
+
+def test_a_portfolio_takes_the_instruments_of_a_stack_that_are_joined(tmp_path: Path) -> None:
+    panel = two_that_go_together()
+    joined = [
+        "--symbol",
+        "+".join(each.symbol for each in panel.members),
+        "--timeframe",
+        "1h",
+        "--stack",
+        str(tmp_path),
+    ]
+    with running_stack(tmp_path, {each.symbol: each for each in panel.members}):
+        told = json_of(["run", "pairs", *joined, "--params", "bars=60,enter=1.5"], tmp_path)
+        each_alone = json_of(["run", "momentum", *joined], tmp_path)
+        with pytest.raises(BadMessage, match="each instrument once"):
+            said(["run", "pairs", *joined, "--symbol", "BTC-USDT+BTC-USDT"], tmp_path)
+    assert [leg["symbol"] for leg in told["instruments"]] == ["ETH-USDT-PERP", "BTC-USDT-PERP"]
+    assert told["trades"] > 20
+    assert len(each_alone["runs"]) == 2
 
 
 def test_the_command_ends_with_the_code_that_it_documents(tmp_path: Path) -> None:

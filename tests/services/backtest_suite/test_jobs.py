@@ -14,6 +14,7 @@ import pytest
 from services.backtest_suite import jobs as queue
 from services.backtest_suite.candidates import candidates_in, written
 from services.backtest_suite.driver import Experiment
+from services.backtest_suite.panels import Panel
 from services.backtest_suite.run_store import RunStore
 from services.backtest_suite.sources import held_bars
 from services.backtest_suite.work import work
@@ -22,7 +23,7 @@ from shared.contracts.market import BarClosed
 from shared.contracts.subjects import BACKTEST_ORDERED, PRESET_CANDIDATE
 from shared.contracts.times import to_ms
 from shared.trading.columns import Columns
-from shared.trading.strategies import BUILT_IN
+from shared.trading.strategies import BUILT_IN, BUILT_IN_PORTFOLIOS
 from tests.services.backtest_suite.conftest import BARS, HISTORY, PATIENCE_S, House
 
 ONE: dict[str, Any] = {
@@ -103,6 +104,52 @@ async def test_a_run_is_made_on_the_terms_that_were_asked_for(suite: House) -> N
         answer = await suite.client.post("/backtest/run", json={**ONE, **wrong})
         assert answer.status_code == 422
         assert said in answer.text
+
+
+async def test_a_portfolio_trades_all_that_is_joined_on_one_account(suite: House) -> None:
+    mirrored = [
+        msgspec.structs.replace(
+            bar, symbol="ETH-USDT", open=1e4 / bar.open, high=1e4 / bar.low, low=1e4 / bar.high, close=1e4 / bar.close
+        )
+        for bar in BARS[:HISTORY]
+    ]
+    suite.held += mirrored
+    body = {**ONE, "strategy": "cross_sectional_momentum", "symbol": "BTC-USDT+ETH-USDT", "rebalance_band": 0.01}
+    body["params"] = {"bars": 30, "top": 1, "every": 15}
+    panel = Panel(
+        (
+            held_bars("BTC-USDT", "1m", columns_of(BARS[:HISTORY]), "test"),
+            held_bars("ETH-USDT", "1m", columns_of(mirrored), "test"),
+        )
+    )
+    same = Experiment.of(BUILT_IN_PORTFOLIOS["cross_sectional_momentum"], panel, rebalance_band=0.01).run(
+        body["params"]
+    )
+    told = await over(suite, (await ask(suite, body))["id"])
+    assert (told["state"], told["summary"]["equity_final"]) == ("done", float(same.equity_final))
+    assert told["run_id"].startswith(same.fingerprint[:12])
+    assert {trade["symbol"] for trade in told["trades"]} == {"BTC-USDT", "ETH-USDT"}
+    best = await over(suite, (await ask(suite, {**body, "params": {"top": 1}, "grid": {"bars": [20, 30]}}))["id"])
+    assert best["summary"]["combinations"] == 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "symbol", "said"),
+    [
+        ("pairs", "BTC-USDT", "takes 2 instruments, was asked for BTC-USDT"),
+        ("momentum", "BTC-USDT+ETH-USDT", "takes 1 instrument, was asked for BTC-USDT+ETH-USDT"),
+        ("pairs", "BTC-USDT+BTC-USDT", "each instrument once"),
+        ("pairs", "BTC-USDT+ETH", "must look like BTC-USDT"),
+    ],
+)
+async def test_a_strategy_is_given_as_many_instruments_as_it_takes(
+    suite: House, strategy: str, symbol: str, said: str
+) -> None:
+    answer = await suite.client.post(
+        "/backtest/run", json={**ONE, "strategy": strategy, "symbol": symbol, "params": {}}
+    )
+    assert answer.status_code == 422
+    assert said in answer.text
 
 
 async def test_a_run_is_queued_done_and_counted_in_the_runs_database(suite: House) -> None:
