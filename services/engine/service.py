@@ -26,6 +26,7 @@ from shared.contracts import subjects
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.contracts.instruments import Instrument
 from shared.contracts.times import timeframe_ms
+from shared.regimes.hmm import RegimeModel
 from shared.regimes.reader import BARS_TO_RESUME, RegimeReader
 from shared.runtime.service import Host, Service
 from shared.runtime.store import keep_fact
@@ -133,16 +134,8 @@ async def _recovered_desk(host: Host[EngineSettings], instruments: Mapping[str, 
 async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) -> Series:
     timeframe = host.settings.timeframe
     name = f"{instrument.symbol}.{timeframe}"
-    kept = await _without_strangers(host, instrument.symbol, await records.kept_series(host.store, name))
+    kept, model = await _with_usable_model(host, instrument.symbol, await records.kept_series(host.store, name))
     bars = await records.last_bars(host.store, name, BARS_TO_RESUME)
-    model = None
-    if kept.model_id:
-        content = await records.artifact(host.store, kept.model_id)
-        if content is None:
-            raise NeedsOperator(
-                f"{host.store.path} has lost model {kept.model_id[:12]} of {name}: restore a copy of it."
-            )
-        model = load_model(content, kept.model_id)
     read = [(bar.opened_at_ms, bar) for bar, _ in bars]
     reader = RegimeReader.resume(
         timeframe_ms(timeframe), read, model, kept.model_id, records.filter_of(kept), kept.promoted_ms
@@ -153,19 +146,38 @@ async def _recovered_series(host: Host[EngineSettings], instrument: Instrument) 
     return series
 
 
-async def _without_strangers(host: Host[EngineSettings], symbol: str, kept: KeptSeries) -> KeptSeries:
-    """What was kept, less the models that the key of today does not vouch for: until a signed one comes, UNKNOWN."""
-    key = host.settings.signing_key
-    for model_id in {kept.model_id, kept.awaited_model} - {""} if key else ():
-        try:
-            trusted_manifest(await host.store.fact(records.manifest_fact(model_id)) or b"", model_id, key)
-        except BadMessage as error:
-            await host.alert(f"model-refused-{symbol}", "critical", f"{error} {symbol} is read without it.")
-            if model_id == kept.model_id:
-                kept = msgspec.structs.replace(kept, model_id="", filter=((), 0.0))
-            if model_id == kept.awaited_model:
-                kept = msgspec.structs.replace(kept, awaited_model="")
-    return kept
+async def _with_usable_model(
+    host: Host[EngineSettings], symbol: str, kept: KeptSeries
+) -> tuple[KeptSeries, RegimeModel | None]:
+    """The model in use, and what was kept; less models that the key of today does not vouch for, or that an older version
+    of us kept in a form that is not read any more. Until another one comes, UNKNOWN.
+    """
+    model = None
+    try:
+        if kept.model_id:
+            await _expect_trust(host, kept.model_id)
+            content = await records.artifact(host.store, kept.model_id)
+            if content is None:
+                raise NeedsOperator(
+                    f"{host.store.path} has lost model {kept.model_id[:12]} of {symbol}: restore a copy of it."
+                )
+            model = load_model(content, kept.model_id)
+    except BadMessage as error:
+        await host.alert(f"model-refused-{symbol}", "critical", f"{error} {symbol} is read without it.")
+        kept = msgspec.structs.replace(kept, model_id="", filter=((), 0.0))
+    try:
+        if kept.awaited_model:
+            await _expect_trust(host, kept.awaited_model)
+    except BadMessage as error:
+        await host.alert(f"model-refused-{symbol}", "critical", f"{error} It is not waited for.")
+        kept = msgspec.structs.replace(kept, awaited_model="")
+    return kept, model
+
+
+async def _expect_trust(host: Host[EngineSettings], model_id: str) -> None:
+    """Raises BadMessage where a key is set that does not vouch for this model."""
+    if key := host.settings.signing_key:
+        trusted_manifest(await host.store.fact(records.manifest_fact(model_id)) or b"", model_id, key)
 
 
 async def _recovered_sleeves(

@@ -72,11 +72,13 @@ class Registry:
                 key,
                 BARS_TO_RESUME,
             )
-            if state.model_id and (refusal := self.distrust(state.model_id)):
-                self.refusals[key] = refusal
+            model = None
+            try:
+                model = await self.trusted_model(state.model_id) if state.model_id else None
+            except BadMessage as error:  # the key of today does not vouch for it, or an older version of us kept it
+                self.refusals[key] = str(error)
                 state.model_id, state.posterior, state.drift = "", (), DriftTest()
                 state.trained_ms = -1  # the next one is due at once
-            model = await self.model(state.model_id) if state.model_id else None
             found[key] = Series(state, [(int(ms), Candle(*prices)) for ms, *prices in reversed(bars)], model)
         return found
 
@@ -86,9 +88,15 @@ class Registry:
         return None if row is None else bytes(row[0])
 
     async def model(self, model_id: str) -> RegimeModel | None:
-        """A model that is kept here, or None."""
+        """A model that is kept here, or None. Raises BadMessage when it is none that this version reads."""
         npz = await self.npz(model_id)
         return None if npz is None else load_model(npz, model_id)
+
+    async def trusted_model(self, model_id: str) -> RegimeModel | None:
+        """The same, to be used: BadMessage also when the key of today does not vouch for it."""
+        if refusal := self.distrust(model_id):
+            raise BadMessage(refusal)
+        return await self.model(model_id)
 
     def distrust(self, model_id: str) -> str:
         """Why the key of today does not vouch for this model, "" when it does or there is none."""

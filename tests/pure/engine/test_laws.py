@@ -13,7 +13,9 @@ import pytest
 
 from services.engine.desk import Desk
 from services.engine.paper_venue import PaperVenue
+from services.engine.records import KeptSeries
 from services.engine.venue import OutcomeUnknown, Report, Ticket, Venue
+from shared.artifacts.canonical import content_id
 from shared.artifacts.models import manifest_bytes, manifest_from_bytes, model_bytes
 from shared.artifacts.presets import default_preset, preset_id
 from shared.artifacts.signing import signed
@@ -25,6 +27,7 @@ from shared.contracts.risk import Flatten
 from shared.contracts.times import to_ms
 from shared.contracts.wire import pack, wrap
 from shared.trading.strategies import load_strategy
+from tests.older import older_model
 from tests.pure.engine.house import MINUTE, START, House, bars, house_of, model, model_promotion
 
 WAVES = [100.0 + (bar % 7) * 0.1 for bar in range(100)]  # enough bars for the regime's features
@@ -177,6 +180,30 @@ async def test_with_a_key_only_a_signed_model_is_used_and_none_is_read_back_that
     models = [bool(row[0]) for row in await house.rows("select model_id from bars order by opened_ms")]
     assert models == [False] * 100 + [True, False, False, True, True]
     assert ["has no signature" in alert.text for alert in house.said(subjects.ALERT)] == [True, True]
+
+
+async def test_a_folder_whose_model_an_older_version_kept_is_read_without_it(house: House) -> None:
+    await house.up()
+    promotion = model_promotion(model(), at_bar=100)
+    await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
+    await house.play(bars(*WAVES))
+    await house.take_in(promotion)
+    await house.play(bars(101, first=100))
+    await house.down()
+    older = older_model(model_bytes(model()))
+    with closing(sqlite3.connect(house.folder / "engine.sqlite")) as kept, kept:
+        kept.execute("insert into artifacts values (?, ?)", (content_id(older), older))
+        (content,) = kept.execute("select content from series").fetchone()
+        series = msgspec.msgpack.decode(content, type=KeptSeries)
+        of_then = msgspec.structs.replace(series, model_id=content_id(older))
+        kept.execute("update series set content = ?", (msgspec.msgpack.encode(of_then),))
+
+    await house.up()
+    await house.play(bars(102, first=101))
+
+    assert await house.rows("select model_id from bars order by opened_ms desc limit 1") == [("",)]
+    (alert,) = house.said(subjects.ALERT)
+    assert "BTC-USDT is read without it" in alert.text
 
 
 async def test_a_model_whose_bytes_come_late_is_used_as_soon_as_they_are_there(house: House) -> None:

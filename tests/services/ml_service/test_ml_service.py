@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from services.ml_service.series import Series, SeriesState
+from shared.artifacts.canonical import content_id
 from shared.artifacts.models import load_model, manifest_bytes, manifest_from_bytes, model_bytes
 from shared.artifacts.signing import require_signature, signed
 from shared.contracts.governance import Costs, ModelDemoted, ModelPromoted
@@ -17,6 +20,7 @@ from shared.contracts.jobs import EvidenceGiven, EvidenceOrdered
 from shared.contracts.market import GapFound
 from shared.contracts.subjects import ALERT, EVIDENCE_GIVEN, MODEL_TRAINED, PARKED, REGIME_READING, REGIME_TRANSITION
 from shared.contracts.times import to_ms
+from tests.older import older_model
 
 from .conftest import (
     A_MODEL,
@@ -296,6 +300,22 @@ async def test_a_model_that_was_not_signed_is_not_read_back_once_there_is_a_key(
     await model_in_use.down()
     await model_in_use.up(model_key=KEY, synthetic_bootstrap=False, min_train_bars=2_000, train_bars=3_000)
     assert "has no signature" in (await model_in_use.until_said(ALERT))[0].text
+    await model_in_use.tell(LIVE_BAR)
+    assert (await model_in_use.until_said(REGIME_READING))[0].regime == "UNKNOWN"
+
+
+async def test_a_folder_whose_model_an_older_version_kept_is_read_without_it(model_in_use: House) -> None:
+    await model_in_use.down()
+    with closing(sqlite3.connect(model_in_use.folder / "ml_service.sqlite")) as kept, kept:
+        (npz,) = kept.execute("select npz from models").fetchone()
+        older = older_model(npz)
+        kept.execute("update models set model_id = ?, npz = ?", (content_id(older), older))
+        (blob,) = kept.execute("select state from series").fetchone()
+        state = msgspec.msgpack.decode(blob, type=SeriesState)
+        state.model_id = content_id(older)
+        kept.execute("update series set state = ?", (msgspec.msgpack.encode(state),))
+    await model_in_use.up(synthetic_bootstrap=False, min_train_bars=2_000, train_bars=3_000)
+    assert "is read without it" in (await model_in_use.until_said(ALERT))[0].text
     await model_in_use.tell(LIVE_BAR)
     assert (await model_in_use.until_said(REGIME_READING))[0].regime == "UNKNOWN"
 
