@@ -26,7 +26,7 @@ def show_status(stack: Stack, as_json: bool) -> None:
     counts = Table("what", "now", title="Trimtab", title_justify="left")
     for name, value in status.items():
         if not isinstance(value, (dict, list)):
-            counts.add_row(name, str(value))
+            counts.add_row(name, _shown(value))
     for name, count in status.get("regimes", {}).items():
         counts.add_row(f"regime {name}", str(count))
     console.print(counts)
@@ -44,7 +44,7 @@ def show_stats(stack: Stack, as_json: bool) -> None:
         return
     table = Table("figure", "value", title="Trade statistics, net of costs", title_justify="left")
     for name, value in stats.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        table.add_row(name, _shown(value))
     console.print(table)
 
 
@@ -109,6 +109,13 @@ def verify_record(stack: Stack, as_json: bool) -> int:
     else:
         console.print(found.get("detail", found), markup=False)
     return 0 if found["valid"] else 1
+
+
+def _shown(value: Any) -> str:
+    """One answer as people read it."""
+    if isinstance(value, dict) and value.keys() == {"low", "high", "confidence"}:
+        return f"{_shown(value['low'])} to {_shown(value['high'])} ({value['confidence']:.0%})"
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def show_strategies(as_json: bool) -> None:

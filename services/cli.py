@@ -287,7 +287,7 @@ def _stack(data_dir: Path) -> Any:
 def main() -> None:
     """Run a verb; an error that is ours is one clear line, not a traceback."""
     try:
-        app()
+        app(prog_name="trimtab")
     except NeedsOperator as error:
         typer.echo(f"trimtab: {error}", err=True)
         sys.exit(78)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -48,21 +49,22 @@ def list_models(
     versions = [one for one in Stack.of(data_dir).get("ml_service", "/models") if symbol in ("", one["symbol"])]
     if as_json:
         return _json(versions)
-    table = Table("version", "series", "stage", "trained on", "bars", METRIC, "agreement", "states", "notes")
+    table = Table("version", "series", "stage", "until", "bars", "nats a bar", "agrees", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
     for one in versions:
-        span, stage = one["trained_on"], one["stage"] + (" (reads)" if one["active"] else "")
-        notes = [one.get("tag", ""), "synthetic" if one["is_synthetic"] else "", "signed" if one["is_signed"] else ""]
+        span = one["trained_on"]
         table.add_row(
             one["model_id"][:12],
-            one["series"],
-            stage,
-            f"{span['first'][:10]} to {span['last'][:10]}",
+            f"{one['symbol']} {one['timeframe']}",
+            "in use" if one["active"] else one["stage"],
+            span["last"][:10],
             str(span["bars"]),
-            f"{one['scores'][METRIC]:.4f}",
-            "" if one.get("agreement") is None else f"{one['agreement']:.3f}",
-            " ".join(one["labels"]),
-            ", ".join(note for note in notes if note),
+            f"{one['scores'][METRIC]:.3f}",
+            "" if one.get("agreement") is None else f"{one['agreement']:.0%}",
         )
+        notes = [one.get("tag", ""), "synthetic" if one["is_synthetic"] else "", "signed" if one["is_signed"] else ""]
+        if any(notes):
+            table.add_row("", ", ".join(note for note in notes if note), style="dim")
     console.print(table)
 
 
