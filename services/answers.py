@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,8 @@ from shared.runtime.running import Stack
 from shared.runtime.settings import strategies_folder
 
 console = Console(highlight=False)
+MONEY = re.compile(r"-?\d+\.\d{5,}")  # exact, and longer than anybody reads; --json has all of it
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 
 
 def show_status(stack: Stack, as_json: bool) -> None:
@@ -27,11 +31,11 @@ def show_status(stack: Stack, as_json: bool) -> None:
     for name, value in status.items():
         if not isinstance(value, (dict, list)):
             counts.add_row(name, _shown(value))
-    for name, count in status.get("regimes", {}).items():
+    for name, count in status["regimes"].items():
         counts.add_row(f"regime {name}", str(count))
     console.print(counts)
     services = Table("service", "health", "waiting for", "restarts", title="Services", title_justify="left")
-    for each in status.get("services", []):
+    for each in status["services"]:
         services.add_row(each["service"], each["health"], ", ".join(each["waiting_for"]), str(each["restarts"]))
     console.print(services)
 
@@ -60,8 +64,7 @@ def show_trades(stack: Stack, limit: int, as_json: bool) -> None:
 
 def show_positions(stack: Stack, as_json: bool) -> None:
     """What is held."""
-    rows = stack.get("ops_api", "/positions")
-    rows = rows.get("positions", rows) if isinstance(rows, dict) else rows
+    rows = stack.get("ops_api", "/positions")["positions"]
     _table(rows, ("strategy", "symbol", "quantity", "entry_price", "mark_price", "unrealized", "preset_id"), as_json)
 
 
@@ -71,8 +74,9 @@ def show_explanation(stack: Stack, subject: str, as_json: bool) -> None:
     if as_json:
         _json(found)
         return
-    for number, line in enumerate(found.get("why", []), 1):
-        console.print(f"{number:>2}. {line}", markup=False)
+    console.print(found["summary"], markup=False, style="bold")
+    for step in found["steps"]:
+        console.print(f"{_shown(step['at'])}  {step['text']}", markup=False)
 
 
 def command(stack: Stack, name: str, reason: str, as_json: bool) -> None:
@@ -81,13 +85,12 @@ def command(stack: Stack, name: str, reason: str, as_json: bool) -> None:
     if as_json:
         _json(answer)
     else:
-        console.print(f"{name}: {answer.get('detail', answer)}", markup=False)
+        console.print(f"{name}: {answer['detail']}", markup=False)
 
 
 def show_record(stack: Stack, after: int, as_json: bool) -> None:
     """The governor's record."""
-    found = stack.get("governor", "/governance/log", after=after)
-    rows = found["log"] if isinstance(found, dict) else found
+    rows = stack.get("governor", "/governance/log", after=after)["log"]
     if as_json:
         _json(rows)
         return
@@ -107,7 +110,7 @@ def verify_record(stack: Stack, as_json: bool) -> int:
     if as_json:
         _json(found)
     else:
-        console.print(found.get("detail", found), markup=False)
+        console.print(found["detail"], markup=False)
     return 0 if found["valid"] else 1
 
 
@@ -115,7 +118,12 @@ def _shown(value: Any) -> str:
     """One answer as people read it."""
     if isinstance(value, dict) and value.keys() == {"low", "high", "confidence"}:
         return f"{_shown(value['low'])} to {_shown(value['high'])} ({value['confidence']:.0%})"
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    text = "" if value is None else str(value)
+    if MONEY.fullmatch(text):
+        return f"{Decimal(text):.4f}"
+    return text[:16].replace("T", " ") if INSTANT.match(text) else text
 
 
 def show_strategies(as_json: bool) -> None:
@@ -193,9 +201,15 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
     if as_json:
         _json(rows)
         return
-    table = Table(*columns)
+    if not rows:
+        console.print("None.")
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")  # an id that was cut short explains nothing
     for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
+        table.add_row(*(_shown(row.get(column)) for column in columns))
     console.print(table)
 
 

@@ -75,7 +75,7 @@ async def explanation(store: Store, named: str) -> Explanation | None:
             await _tell_admission(store, one.message, tell)
     if isinstance(message, StageChanged):
         await _tell_admission(store, message, tell)
-    ordered = sorted(story.values(), key=lambda one: (one.message.happened_at, _RANK.get(type(one.message), 5), one.id))
+    ordered = sorted(story.values(), key=lambda one: (one.message.happened_at, *_rank(one.message), one.id))
     steps = [
         Step(at=one.message.happened_at, kind=type(one.message).__name__, id=one.id, text=in_words(one.message))
         for one in ordered[:STORY]
@@ -161,19 +161,20 @@ def _before(rests: Event, one: Event) -> bool:
 
 
 # What happens at the same instant happens in this order.
-_RANK: dict[type[Message], int] = {
-    PresetCandidate: 0,
-    EvidenceGiven: 1,
-    StageChanged: 2,
-    ModelPromoted: 3,
-    PresetPromoted: 3,
-    ParamDecision: 4,
-    Signal: 5,
-    OrderSubmitted: 6,
-    TradeFill: 8,
-    TradeClosed: 9,
-    ParamOutcome: 10,
-}
+_ORDER: tuple[type[Message], ...] = (
+    PresetCandidate,
+    EvidenceGiven,
+    StageChanged,
+    ModelPromoted,
+    PresetPromoted,
+    ParamDecision,
+    Signal,
+    OrderSubmitted,
+    OrderEvent,
+    TradeFill,
+    TradeClosed,
+    ParamOutcome,
+)
 _NAMED_BY: dict[type[Message], str] = {
     TradeClosed: "trade_id",
     OrderSubmitted: "order_id",
@@ -182,6 +183,16 @@ _NAMED_BY: dict[type[Message], str] = {
     PresetPromoted: "preset_id",
     ModelPromoted: "model_id",
 }
+
+
+def _rank(message: Message) -> tuple[int, int]:
+    """Its place among what happens at the same instant. Lines of the record keep their order; the one that opens a
+    holdout is written before anybody looks.
+    """
+    if isinstance(message, StageChanged):
+        kind = PresetCandidate if message.after == "candidate" else StageChanged
+        return _ORDER.index(kind), message.sequence
+    return next((at for at, kind in enumerate(_ORDER) if isinstance(message, kind)), _ORDER.index(Signal)), 0
 
 
 def in_words(message: Message) -> str:

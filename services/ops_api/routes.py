@@ -129,7 +129,9 @@ def api_routes(
         found = await explanation(store, named)
         if found is None:
             raise HTTPException(
-                404, f"Nothing that was heard speaks of {named!r}: pass the id of a trade, an order, ..."
+                404,
+                f"Nothing that was heard speaks of {named!r}: pass the id of a trade, an order, a decision, a "
+                "preset, a model or an event.",
             )
         return JsonResponse(found)
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from services import cli
 from tests.services.launcher.test_launcher import ROOT, free_port_base
 
 PROMISED = {
@@ -23,6 +25,20 @@ PROMISED = {
     "models_refused", "presets_promoted", "presets_refused", "decisions", "orders", "fills", "trades_closed",
     "halts", "stats", "equity_start", "equity_end", "wall_s",
 }  # fmt: skip
+
+
+VERBS = {
+    "status": "param_controller",
+    "stats": "expectancy_r",
+    "trades": "exit_reason",
+    "models list": "in use",
+    "gov log": "candidate -> champion",
+    "gov verify": "each follows from the one before",
+    "pause": "trading is paused",
+    "resume": "trading is active",
+    "flatten": "positions are being closed",
+    "halt": "trading is halted",
+}
 
 
 def begin(folder: Path, base: int, *options: str) -> subprocess.Popen[str]:
@@ -101,6 +117,43 @@ def test_recorded_bars_are_played_with_their_outages_as_gaps_and_every_refusal_n
     assert told["presets_promoted"] + told["presets_refused"] > 0
     refusals = rows(tmp_path / "data", "governor", "select count(*) from outbox where subject like 'preset.refused.%'")
     assert refusals == [(told["presets_refused"],)]
+
+
+@pytest.mark.timeout(200)
+def test_a_person_at_the_terminal_is_answered(tmp_path: Path) -> None:
+    """Each verb of the README beside a stack that trades."""
+    folder, base = tmp_path / "data", free_port_base()
+    process = begin(folder, base, "--speed", "50")
+    try:
+        for counted in ("trades_closed", "models_promoted"):
+            until(base + 2, counted, 1)
+        (trade, *_) = json.loads(asked(folder, "trades", "--json"))
+        told = {verb: asked(folder, *verb.split()) for verb in VERBS}
+        why = asked(folder, "explain", trade["trade_id"])
+        positions = json.loads(asked(folder, "positions", "--json"))
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=15)
+    assert {verb: told[verb] for verb, words in VERBS.items() if words not in told[verb]} == {}
+    assert trade["trade_id"] in told["trades"]
+    steps = (
+        "wants an exposure of",
+        "Buy ",
+        "Accepted.",
+        "Filled: buy",
+        "wants out",
+        "Filled: sell",
+    )
+    places = [why.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places), why
+    assert all(each["preset_id"] for each in positions)
+
+
+def asked(folder: Path, *verb: str) -> str:
+    """What the terminal shows."""
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [*verb, "--data-dir", str(folder)])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 @pytest.mark.timeout(200)
