@@ -14,6 +14,7 @@ import numpy as np
 
 from services.backtest_suite.axes import Axes, table_of
 from services.backtest_suite.backends import Backend, outcomes
+from services.backtest_suite.drawn import Drawn
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import Params
 from services.backtest_suite.outcomes import Outcome
@@ -47,7 +48,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class GridResult:
+class GridResult(Drawn):
     """All outcomes of a grid, in the order of its table."""
 
     experiment: Experiment
@@ -135,11 +136,6 @@ class GridResult:
 
     def _value(self, outcome: Outcome) -> float:
         return math.nan if outcome.figures is None else worth(outcome.figures, self.metric)
-
-    def _repr_html_(self) -> str:
-        from services.backtest_suite.pages import grid_card_of
-
-        return grid_card_of(self)
 
 
 def run_grid(

@@ -12,7 +12,10 @@ from typing import Any, Unpack
 
 import msgspec
 
-from services.backtest_suite import presets
+from services.backtest_suite import (
+    cards,  # noqa: F401  # what is returned here draws itself
+    presets,
+)
 from services.backtest_suite import walk_forward as walk
 from services.backtest_suite.axes import Axes, axes_of
 from services.backtest_suite.backends import Backend

@@ -30,6 +30,7 @@ from services.backtest_suite.summaries import (
     provenance_of,
     significance_table,
     spelled,
+    subject_of,
     title_of,
 )
 from services.backtest_suite.trades import Trade
@@ -86,18 +87,6 @@ def page_of(result: Result) -> str:
     )
 
 
-def card_of(result: Result) -> str:
-    """A run in a notebook: its headline and its equity."""
-    return render(
-        "card.html",
-        title=title_of(result),
-        subtitle=f"run {result.run_id}",
-        provenance=provenance_of(result.experiment),
-        headline=headline_of(result),
-        chart=equity_chart(result),
-    )
-
-
 def equity_chart(result: Result, held: Floats | None = None) -> str:
     """Equity over time, and beside it the same cash simply held."""
     lines = [Line(result.experiment.strategy.name, result.equity, "accent")]
@@ -113,7 +102,7 @@ def grid_page_of(grid: GridResult) -> str:
     varied = list(grid.axes)
     return render(
         "grid.html",
-        title=f"{grid.experiment.strategy.name} on {grid.experiment.bars.symbol} {grid.experiment.bars.timeframe}",
+        title=subject_of(grid.experiment),
         provenance=provenance_of(grid.experiment),
         headline=grid_headline(grid),
         metric=grid.metric,
@@ -145,19 +134,6 @@ def grid_page_of(grid: GridResult) -> str:
             ("data", f"SHA-256 {grid.experiment.bars.sha256}"),
             ("code", f"SHA-256 {grid.experiment.strategy.source}"),
         ],
-    )
-
-
-def grid_card_of(grid: GridResult) -> str:
-    """A grid in a notebook."""
-    chart, _ = grid_map(grid)
-    return render(
-        "card.html",
-        title=f"{grid.experiment.strategy.name} on {grid.experiment.bars.symbol} {grid.experiment.bars.timeframe}",
-        subtitle=f"grid of {len(grid.outcomes):,}, by {grid.metric}",
-        provenance=provenance_of(grid.experiment),
-        headline=grid_headline(grid),
-        chart=chart,
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from services.backtest_suite.drawn import Drawn
 from services.backtest_suite.formulas import expectancy, path_of, returns_of
 from services.backtest_suite.legs import Leg, leg_of, legs_of
 from services.backtest_suite.manifests import SHORT, Manifest, Params, file_of, versions
@@ -41,7 +42,7 @@ LEAST_DRAWS = 100
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Drawn):
     """One run. What takes time to make is made when it is first asked for."""
 
     experiment: Experiment
@@ -141,11 +142,6 @@ class Result:
             "elapsed_s": self.elapsed_s,
             **({"instruments": [leg.summary() for leg in self.legs]} if len(self.legs) > 1 else {}),
         }
-
-    def _repr_html_(self) -> str:
-        from services.backtest_suite.pages import card_of
-
-        return card_of(self)
 
     @cached_property
     def equity(self) -> NDArray[np.float64]:

@@ -143,6 +143,11 @@ def title_of(result: Result) -> str:
     return f"{result.experiment.strategy.name} ({spelled(result.params)})"
 
 
+def subject_of(experiment: Experiment) -> str:
+    """`momentum on BTC-USDT 1h`"""
+    return f"{experiment.strategy.name} on {experiment.bars.symbol} {experiment.bars.timeframe}"
+
+
 def headline_of(result: Result) -> list[Tile]:
     """The figures that one looks at first, none without its qualification."""
     m, quote = result.metrics, result.experiment.assumptions.quote

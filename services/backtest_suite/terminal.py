@@ -29,6 +29,7 @@ from services.backtest_suite.summaries import (
     provenance_of,
     scheme_told,
     spelled,
+    subject_of,
     title_of,
     trials,
     walk_headline,
@@ -103,8 +104,7 @@ def show_grid(grid: GridResult, count: int) -> None:
 
 def show_walk(walk: WalkForward) -> None:
     """Out of sample, window by window, and in sum."""
-    bars = walk.experiment.bars
-    title = f"{walk.experiment.strategy.name} on {bars.symbol} {bars.timeframe}: walk-forward, {scheme_told(walk)}"
+    title = f"{subject_of(walk.experiment)}: walk-forward, {scheme_told(walk)}"
     names = "/".join(field.name for field in walk.experiment.strategy.fields)
     table = Table(*(WALK_COLUMNS[place] for place in TOLD_OF_A_WINDOW), names, title=title, title_justify="left")
     for step in walk.steps:

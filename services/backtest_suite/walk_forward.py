@@ -20,6 +20,7 @@ import numpy as np
 
 from services.backtest_suite.axes import Axes, table_of
 from services.backtest_suite.data import Bars
+from services.backtest_suite.drawn import Drawn
 from services.backtest_suite.draws import draw
 from services.backtest_suite.driver import DECIDED, DECIDED_WEIGHTS, WARMUPS, Experiment
 from services.backtest_suite.formulas import drawdown, path_of, returns_of, sharpe, total_return
@@ -72,7 +73,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class WalkForward:
+class WalkForward(Drawn):
     """All windows, and the one run that was never tuned on."""
 
     experiment: Experiment
@@ -155,11 +156,6 @@ class WalkForward:
             "elapsed_s": self.elapsed_s,
         }
         return msgspec.json.decode(msgspec.json.encode(told))
-
-    def _repr_html_(self) -> str:
-        from services.backtest_suite.walk_reports import walk_card_of
-
-        return walk_card_of(self)
 
 
 def walk_forward(

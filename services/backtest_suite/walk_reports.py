@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from services.backtest_suite.charts import Line, line_chart
-from services.backtest_suite.pages import equity_chart, render
+from services.backtest_suite.pages import render
 from services.backtest_suite.reports import equity_parquet, publish, trades_csv
 from services.backtest_suite.summaries import (
     WALK_COLUMNS,
@@ -18,12 +18,11 @@ from services.backtest_suite.summaries import (
     provenance_of,
     scheme_told,
     significance_table,
+    subject_of,
     walk_headline,
     walk_row,
 )
 from services.backtest_suite.walk_forward import WalkForward
-
-CARD_SUBTITLE = "walk-forward, out of sample"
 
 
 def write_walk(walk: WalkForward, folder: Path) -> None:
@@ -52,7 +51,7 @@ def walk_page_of(walk: WalkForward) -> str:
     ]
     return render(
         "walk_forward.html",
-        title=_title(walk),
+        title=subject_of(walk.experiment),
         scheme=scheme_told(walk),
         provenance=provenance_of(walk.experiment),
         headline=walk_headline(walk),
@@ -69,23 +68,6 @@ def walk_page_of(walk: WalkForward) -> str:
             ("result", f"SHA-256 {result.result_sha256}"),
         ],
     )
-
-
-def walk_card_of(walk: WalkForward) -> str:
-    """A walk-forward in a notebook."""
-    return render(
-        "card.html",
-        title=_title(walk),
-        subtitle=CARD_SUBTITLE,
-        provenance=provenance_of(walk.experiment),
-        headline=walk_headline(walk),
-        chart=equity_chart(walk.result),
-    )
-
-
-def _title(walk: WalkForward) -> str:
-    bars = walk.experiment.bars
-    return f"{walk.experiment.strategy.name} on {bars.symbol} {bars.timeframe}"
 
 
 def _windows_csv(walk: WalkForward) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.backtest_suite.cards import run_card
 from services.backtest_suite.driver import Experiment
 from services.backtest_suite.manifests import Manifest
 from services.backtest_suite.trades import trades_of
@@ -219,7 +220,7 @@ def test_no_bars_are_an_error_and_not_an_empty_result() -> None:
 
 
 def test_a_notebook_shows_a_run_by_itself() -> None:
-    shown = experiment().run()._repr_html_()
+    shown = run_card(experiment().run())
     for said in ("trend_follow", "universe", "fee 10 bps, slippage 5 bps", "seed", "<svg"):
         assert said in shown
     assert "http" not in shown
