@@ -10,10 +10,10 @@ from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
 from services.governor.applications import Application, Kind, Ruling
+from services.governor.enacting import enact
 from services.governor.governor import Governor
 from services.governor.memory import lines
 from services.governor.record import Fault, verify, version_before
-from services.governor.service import enact
 from services.governor.settings import GovernorSettings
 from shared.contracts.errors import BadMessage, NeedsOperator
 from shared.contracts.governance import StageChanged

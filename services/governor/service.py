@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from services.governor.applications import Ruling
+from services.governor.enacting import enact
 from services.governor.gate import profile
 from services.governor.governor import Governor
-from services.governor.memory import TABLES, keep, keep_span, known_hash, recall
+from services.governor.memory import TABLES, keep_span, known_hash, recall
 from services.governor.settings import GovernorSettings
 from shared.contracts.governance import (
-    ModelDemoted,
     ModelDrifted,
-    ModelPromoted,
     ModelTrained,
     PresetCandidate,
-    PresetDemoted,
-    PresetPromoted,
-    StageChanged,
 )
 from shared.contracts.jobs import EvidenceGiven
 from shared.contracts.subjects import (
@@ -23,15 +18,11 @@ from shared.contracts.subjects import (
     MODEL_DRIFTED,
     MODEL_TRAINED,
     PRESET_CANDIDATE,
-    subject_of,
 )
 from shared.contracts.wire import Message, message_id
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
 from shared.trading.strategies import load_strategies
-
-# Whoever hears one of these has it before it decides on the next bar.
-TO_BE_BOOKED = (ModelPromoted, ModelDemoted, PresetPromoted, PresetDemoted)
 
 
 async def serve(host: Host[GovernorSettings]) -> None:
@@ -87,24 +78,6 @@ async def serve(host: Host[GovernorSettings]) -> None:
             EVIDENCE_GIVEN: on_evidence,
         }
     )
-
-
-def enact(host: Host[GovernorSettings], ruling: Ruling, effects: Effects) -> None:
-    """Keep what a ruling changes, and say it in its order."""
-    effects.add(*keep(ruling))
-    for message in ruling.messages:
-        said = effects.publish(subject_of(message), message)
-        if isinstance(message, TO_BE_BOOKED):
-            effects.afterwards(lambda said=said: host.progress.told(said.id))
-        if isinstance(message, StageChanged):
-            host.log.info(
-                f"{message.kind}.{message.after}",
-                subject=message.subject_id[:12],
-                place=".".join(filter(None, (message.venue, message.strategy, message.symbol, message.timeframe))),
-                line=message.sequence,
-                actor=message.actor,
-                reasons=message.reasons,
-            )
 
 
 SERVICE = Service("governor", GovernorSettings, serve, TABLES, synchronous="FULL")

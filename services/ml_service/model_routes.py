@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, HTTPException, Path
 
+from services.ml_service.ml_service import MlService
 from services.ml_service.registry import KnownModel
-from services.ml_service.service import MlService
 from shared.artifacts.models import FLOATS
 from shared.contracts.errors import BadMessage
 

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 
 from services.ml_service.baskets import BASKET, coupled, joint, shared_bits
+from services.ml_service.ml_service import MlService
 from services.ml_service.series import Series
-from services.ml_service.service import MlService
 from services.ml_service.transitions import days_of, dwell_bars, model_odds, total
 from shared.contracts.times import from_ms
 from shared.regimes.hmm import odds

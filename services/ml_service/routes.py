@@ -10,8 +10,8 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.ml_service.bars import is_sound
+from services.ml_service.ml_service import MlService
 from services.ml_service.series import Series
-from services.ml_service.service import MlService
 from shared.contracts.errors import BadMessage
 from shared.contracts.times import from_ms
 from shared.regimes.features import LONG, TRENDS, WARMUP_BARS, Candle, Features, features_of, trends_of_returns

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.ml_service.claims import Outcome, TrainingJob
+from services.ml_service.ml_service import MlService
 from services.ml_service.registry import KnownModel
 from services.ml_service.series import Series, SeriesState
-from services.ml_service.service import MlService
 from services.ml_service.settings import check_states
 from services.ml_service.trainer import METRIC, Order
 from shared.contracts.errors import BadMessage
