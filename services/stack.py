@@ -17,11 +17,12 @@ from rich.console import Console
 
 from services.launcher import LOCKSTEP, ORDER, Launcher
 from shared.contracts.errors import NeedsOperator
-from shared.contracts.instruments import symbol_of_file, timeframe_of_file
+from shared.contracts.instruments import check_symbol, symbol_of_file, timeframe_of_file
 from shared.contracts.times import parse_time, timeframe_length
 from shared.runtime.logs import in_words
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
-from shared.runtime.settings import PORTS, strategies_folder
+from shared.runtime.settings import PORTS, strategies_folder, words
+from shared.trading.strategies import find_strategy, load_strategies
 
 SIMULATED_SYMBOLS = "BTC-USDT,ETH-USDT,SOL-USDT"
 SIMULATED_BARS = 10_000  # an instrument, with --until-end
@@ -52,7 +53,7 @@ class Plan:
     as_json: bool = False
 
     def check(self) -> None:
-        """Raise NeedsOperator for flags that cannot be right together."""
+        """Raise NeedsOperator, or BadMessage, for flags that cannot be right."""
         if self.speed != "max":
             try:
                 if float(self.speed) <= 0:
@@ -73,6 +74,11 @@ class Plan:
                 parse_time(text)
         if self.timeframe:
             timeframe_length(self.timeframe)
+        for symbol in words(self.symbols):
+            check_symbol(symbol)
+        there = load_strategies(strategies_folder())
+        for name in words(self.strategies):
+            find_strategy(name, there)
 
     @property
     def bar_length(self) -> str:

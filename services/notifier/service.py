@@ -59,7 +59,7 @@ async def serve(host: Host[NotifierSettings]) -> None:
 
     for channel, sender in zip(channels, senders, strict=True):
         host.closers.append(channel.close)
-        host.closers.append(sender.stop)
+        host.stoppers.append(sender.stop)
         host.spawn(sender.run(), channel.name)
     host.spawn(sum_days_up(), "daily")
     await host.bus.hear(f"{HEALTH.root}.engine", market_time(host, daily.time_is))

@@ -90,7 +90,8 @@ class Host(Generic[S]):
         self.listener = Listener(name, bus, store, clock)
         self.progress = ProgressKeeper(name, bus, clock)
         self.progress.is_held_back = lambda: self.listener.waiting_to_be_told > OUTBOX_FULL
-        self.closers: list[Callable[[], Awaitable[None]]] = []  # called at the stop, last first
+        self.stoppers: list[Callable[[], Awaitable[None]]] = []  # let what is under way be answered, while it can be told
+        self.closers: list[Callable[[], Awaitable[None]]] = []  # close what tasks use when they have ended, last first
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -176,13 +177,15 @@ class Host(Generic[S]):
     async def stop(self) -> None:
         """Let what is under way finish, tell the outbox, and close."""
         await self.bus.stop_delivery(STOP_DELIVERY_S)
-        for close in reversed(self.closers):
-            await close()
+        for stop in self.stoppers:
+            await stop()
         if self.bus.is_connected:
             await self.listener.drain(STOP_DRAIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for close in reversed(self.closers):
+            await close()
         if self._failure.done():
             self._failure.exception()
         await self.bus.close()
