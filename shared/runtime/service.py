@@ -90,7 +90,9 @@ class Host(Generic[S]):
         self.listener = Listener(name, bus, store, clock)
         self.progress = ProgressKeeper(name, bus, clock)
         self.progress.is_held_back = lambda: self.listener.waiting_to_be_told > OUTBOX_FULL
-        self.stoppers: list[Callable[[], Awaitable[None]]] = []  # let what is under way be answered, while it can be told
+        self.stoppers: list[
+            Callable[[], Awaitable[None]]
+        ] = []  # let what is under way be answered, while it can be told
         self.closers: list[Callable[[], Awaitable[None]]] = []  # close what tasks use when they have ended, last first
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
