@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-from decimal import Decimal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from services.printing import console, show_json, show_table, shown
 from shared.contracts.errors import NeedsOperator
 from shared.runtime.running import Stack
 from shared.runtime.settings import strategies_folder
-
-console = Console(highlight=False)
-MONEY = re.compile(r"-?\d+\.\d{5,}")  # exact, and longer than anybody reads; --json has all of it
-INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 
 
 def show_status(stack: Stack, as_json: bool) -> None:
     """Counts, then the services."""
     status = stack.get("ops_api", "/status")
     if as_json:
-        _json(status)
+        show_json(status)
         return
     counts = Table("what", "now", title="Trimtab", title_justify="left")
     for name, value in status.items():
         if not isinstance(value, (dict, list)):
-            counts.add_row(name, _shown(value))
+            counts.add_row(name, shown(value))
     for name, count in status["regimes"].items():
         counts.add_row(f"regime {name}", str(count))
     console.print(counts)
@@ -44,18 +38,18 @@ def show_stats(stack: Stack, as_json: bool) -> None:
     """The trade statistics."""
     stats = stack.get("ops_api", "/trades/stats")
     if as_json:
-        _json(stats)
+        show_json(stats)
         return
     table = Table("figure", "value", title="Trade statistics, net of costs", title_justify="left")
     for name, value in stats.items():
-        table.add_row(name, _shown(value))
+        table.add_row(name, shown(value))
     console.print(table)
 
 
 def show_trades(stack: Stack, limit: int, as_json: bool) -> None:
     """Closed trades, newest first."""
     page = stack.get("ops_api", "/trades", limit=limit)
-    _table(
+    show_table(
         page["trades"],
         ("closed_at", "strategy", "symbol", "side", "pnl", "result_r", "exit_reason", "trade_id"),
         as_json,
@@ -65,34 +59,36 @@ def show_trades(stack: Stack, limit: int, as_json: bool) -> None:
 def show_positions(stack: Stack, as_json: bool) -> None:
     """What is held."""
     rows = stack.get("ops_api", "/positions")["positions"]
-    _table(rows, ("strategy", "symbol", "quantity", "entry_price", "mark_price", "unrealized", "preset_id"), as_json)
+    show_table(
+        rows, ("strategy", "symbol", "quantity", "entry_price", "mark_price", "unrealized", "preset_id"), as_json
+    )
 
 
 def show_explanation(stack: Stack, subject: str, as_json: bool) -> None:
     """The chain of why, in words."""
     found = stack.get("ops_api", f"/explain/{subject}")
     if as_json:
-        _json(found)
+        show_json(found)
         return
     console.print(found["summary"], markup=False, style="bold")
     for step in found["steps"]:
-        console.print(f"{_shown(step['at'])}  {step['text']}", markup=False)
+        console.print(f"{shown(step['at'])}  {step['text']}", markup=False)
 
 
 def command(stack: Stack, name: str, reason: str, as_json: bool) -> None:
     """Give the engine a command, and say what it answered."""
     answer = stack.post("ops_api", f"/ops/{name}", {"reason": reason})
     if as_json:
-        _json(answer)
+        show_json(answer)
     else:
         console.print(f"{name}: {answer['detail']}", markup=False)
 
 
 def show_record(stack: Stack, after: int, as_json: bool) -> None:
     """The governor's record."""
-    rows = stack.get("governor", "/governance/log", after=after)["log"]
+    rows = record_of(stack, after)
     if as_json:
-        _json(rows)
+        show_json(list(rows))
         return
     for row in rows:
         reasons = "; ".join(row["reasons"])
@@ -104,26 +100,21 @@ def show_record(stack: Stack, after: int, as_json: bool) -> None:
         )
 
 
+def record_of(stack: Stack, after: int = 0) -> Iterator[dict[str, Any]]:
+    """The lines of the governor's record that follow this one, oldest first."""
+    while page := stack.get("governor", "/governance/log", after=after)["log"]:
+        yield from page
+        after = page[-1]["sequence"]
+
+
 def verify_record(stack: Stack, as_json: bool) -> int:
     """0 when every hash of the record holds, else 1."""
     found = stack.get("governor", "/governance/verify")
     if as_json:
-        _json(found)
+        show_json(found)
     else:
         console.print(found["detail"], markup=False)
     return 0 if found["valid"] else 1
-
-
-def _shown(value: Any) -> str:
-    """One answer as people read it."""
-    if isinstance(value, dict) and value.keys() == {"low", "high", "confidence"}:
-        return f"{_shown(value['low'])} to {_shown(value['high'])} ({value['confidence']:.0%})"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    text = "" if value is None else str(value)
-    if MONEY.fullmatch(text):
-        return f"{Decimal(text):.4f}"
-    return text[:16].replace("T", " ") if INSTANT.match(text) else text
 
 
 def show_strategies(as_json: bool) -> None:
@@ -132,7 +123,7 @@ def show_strategies(as_json: bool) -> None:
 
     rows = [strategy.schema() for strategy in load_all(strategies_folder()).values()]
     if as_json:
-        _json(rows)
+        show_json(rows)
         return
     for row in rows:
         title = str(row["name"])
@@ -195,23 +186,3 @@ def begin_strategy(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(STRATEGY_TEXT.format(name=name, title=name.replace("_", " ").capitalize()), encoding="utf-8")
     console.print(f"Wrote {file}. Change it, then see it in `trimtab strategies`.", markup=False)
-
-
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    if as_json:
-        _json(rows)
-        return
-    if not rows:
-        console.print("None.")
-        return
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")  # an id that was cut short explains nothing
-    for row in rows:
-        table.add_row(*(_shown(row.get(column)) for column in columns))
-    console.print(table)
-
-
-def _json(value: Any) -> None:
-    console.print(json.dumps(value, default=str), markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.options import DEFAULT_DATA, DataDir, Json, Reason
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 
 app = typer.Typer(
@@ -28,12 +29,6 @@ new = typer.Typer(help="Begin something of your own.", no_args_is_help=True)
 app.add_typer(gov, name="gov")
 app.add_typer(config, name="config")
 app.add_typer(new, name="new")
-
-DEFAULT_DATA = Path("var")
-
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Where a stack keeps its data.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line, for programs.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the record.")]
 
 
 @app.command()
@@ -276,6 +271,14 @@ def models(context: typer.Context) -> None:
     from services.model_verbs import app as verbs
 
     verbs(context.args, prog_name="trimtab models")
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def presets(context: typer.Context) -> None:
+    """The parameter sets that may be chosen: which, by whose odds, and governance by hand. See `trimtab presets --help`."""
+    from services.preset_verbs import app as verbs
+
+    verbs(context.args, prog_name="trimtab presets")
 
 
 def _stack(data_dir: Path) -> Any:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from services.options import DEFAULT_DATA, DataDir, Json, Reason
+from services.printing import console, show_json, show_ruling
 from shared.runtime.running import Stack
 
 app = typer.Typer(
@@ -20,13 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(highlight=False)
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Where a stack keeps its data.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on the last line, for programs.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the record.")]
 Version = Annotated[str, typer.Argument(help="A version's id, or its first 6 characters or more.")]
-DEFAULT_DATA = Path("var")
 METRIC = "log_likelihood"
 PER_FEATURE = ("center", "spread")  # all other parameters are per state
 
@@ -48,7 +42,7 @@ def list_models(
     """All versions, newest first: on what each was trained, how it did on held-out bars, what the governor said."""
     versions = [one for one in Stack.of(data_dir).get("ml_service", "/models") if symbol in ("", one["symbol"])]
     if as_json:
-        return _json(versions)
+        return show_json(versions)
     table = Table("version", "series", "stage", "until", "bars", "nats a bar", "agrees", box=SIMPLE_HEAD)
     table.columns[0].no_wrap = True
     for one in versions:
@@ -73,8 +67,9 @@ def show(version: Version, data_dir: DataDir = DEFAULT_DATA, as_json: Json = Fal
     """One version: its data by hash, its scores, its label map, its parameters."""
     found = Stack.of(data_dir).get("ml_service", f"/models/{version}")
     if as_json:
-        return _json(found)
-    table = Table("what", "value", title=f"Model {found['model_id']}", title_justify="left")
+        return show_json(found)
+    console.print(f"Model {found['model_id']}", style="bold", soft_wrap=True)
+    table = Table("what", "value")
     for what, value in _facts(found):
         table.add_row(what, _text(value))
     console.print(table)
@@ -88,7 +83,7 @@ def diff(first: Version, second: Version, data_dir: DataDir = DEFAULT_DATA, as_j
     found = differences(one, other)
     alike = len({what for what, _ in (*_facts(one), *_facts(other))}) - len(found)
     if as_json:
-        return _json(
+        return show_json(
             {
                 "first": one["model_id"],
                 "second": other["model_id"],
@@ -110,7 +105,7 @@ def promote(
     """Have this version read its series from the next closed bar on. The governor records it, and may refuse."""
     stack = Stack.of(data_dir)
     model_id = stack.get("ml_service", f"/models/{version}")["model_id"]
-    _show_ruling(stack.post("governor", f"/governance/model/{model_id}/promote", {"reason": reason}), as_json)
+    show_ruling(stack.post("governor", f"/governance/model/{model_id}/promote", {"reason": reason}), as_json)
 
 
 @app.command()
@@ -123,7 +118,7 @@ def rollback(
 ) -> None:
     """Have the version before read again. The governor records it, and may refuse."""
     body = {"symbol": symbol, "timeframe": timeframe, "reason": reason}
-    _show_ruling(Stack.of(data_dir).post("governor", "/governance/model/rollback", body), as_json)
+    show_ruling(Stack.of(data_dir).post("governor", "/governance/model/rollback", body), as_json)
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[Difference]:
@@ -175,18 +170,6 @@ def _numbered(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _show_ruling(log: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        return _json(log)
-    for line in log["log"]:
-        console.print(
-            f"line {line['sequence']}: {line['subject_id'][:12]} of {line['symbol']} {line['timeframe']}, "
-            f"{line['before']} -> {line['after']}: {'; '.join(line['reasons'])}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
 def _text(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
@@ -194,7 +177,3 @@ def _text(value: Any) -> str:
 def _change(before: Any, after: Any) -> str:
     both_numbers = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in (before, after))
     return f"{after - before:+.4g}" if both_numbers else ""
-
-
-def _json(value: Any) -> None:
-    console.print(json.dumps(value, default=str), markup=False, soft_wrap=True)

@@ -32,6 +32,7 @@ VERBS = {
     "stats": "expectancy_r",
     "trades": "exit_reason",
     "models list": "in use",
+    "presets list": "backtest",
     "gov log": "candidate -> champion",
     "gov verify": "each follows from the one before",
     "pause": "trading is paused",
@@ -131,6 +132,13 @@ def test_a_person_at_the_terminal_is_answered(tmp_path: Path) -> None:
         told = {verb: asked(folder, *verb.split()) for verb in VERBS}
         why = asked(folder, "explain", trade["trade_id"])
         positions = json.loads(asked(folder, "positions", "--json"))
+        (preset, *_) = [
+            one for sleeve in json.loads(asked(folder, "presets", "list", "--json")) for one in sleeve["presets"]
+        ]
+        preset_id = preset["preset_id"]
+        admitted = asked(folder, "presets", "show", preset_id[:8])
+        demoted = asked(folder, "presets", "demote", preset_id, "--reason", "for a look")
+        admitted_again = asked(folder, "presets", "promote", preset_id)
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=15)
@@ -147,6 +155,10 @@ def test_a_person_at_the_terminal_is_answered(tmp_path: Path) -> None:
     places = [why.find(step) for step in steps]
     assert -1 not in places and places == sorted(places), why
     assert all(each["preset_id"] for each in positions)
+    assert preset_id in admitted and all(name in admitted for name in preset["params"])
+    assert "candidate -> champion" in admitted or preset["origin"] == "default"
+    assert "champion -> demoted: for a look" in demoted
+    assert "demoted -> champion" in admitted_again
 
 
 def asked(folder: Path, *verb: str) -> str:
