@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from shared.trading.fills import NOTE, Account, Sleeve, at_close, fill_at_open, fill_ticks, opened
 from shared.trading.indicators import true_range
@@ -19,9 +19,40 @@ from shared.trading.performance import begun
 from shared.trading.scales import Rules
 from shared.trading.values import Bar, Regime, Target
 
-Column = Sequence[float]
 MOST_RISK = 4e18  # ledger units that fit an integer; a stop may be as far away as it likes
 TYPICAL_BARS = 14  # the ATR's usual length; the risk of a trade without a stop is one of these
+
+
+class Column(Protocol):
+    """Numbers by their place: a list, an array or, compiled, what is lent of one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> Any: ...
+
+
+class Series(NamedTuple):
+    """Bars of one instrument as columns of one length, oldest first."""
+
+    opened_at_ms: Column
+    open: Column
+    high: Column
+    low: Column
+    close: Column
+    volume: Column
+
+
+class Regimes(NamedTuple):
+    """What the market was read as after each bar, as columns; of length 1 where it never changes."""
+
+    bull: Column
+    bear: Column
+    chop: Column
+
+
+@kernel
+def bar_of(bars: Series, i: int) -> Bar:
+    """Bar `i`."""
+    return Bar(bars.opened_at_ms[i], bars.open[i], bars.high[i], bars.low[i], bars.close[i], bars.volume[i])
 
 
 @kernel
@@ -67,39 +98,27 @@ def opening(cash: int, rules: Rules) -> Account:
 
 
 @kernel
-def opened_bar(
-    account: Account, i: int, open: Column, high: Column, low: Column, close: Column, rules: Rules, notes: list[int]
-) -> Account:
+def opened_bar(account: Account, i: int, bars: Series, rules: Rules, notes: list[int]) -> Account:
     """Fill what is wanted at the open of bar `i`."""
     before = account.sleeve
-    typical = typical_range(high, low, close, i - 1) if needs_typical(before) else math.nan
-    sleeve, stats = fill_at_open(before, account.stats, open[i], typical, rules)
+    open = bars.open[i]
+    typical = typical_range(bars.high, bars.low, bars.close, i - 1) if needs_typical(before) else math.nan
+    sleeve, stats = fill_at_open(before, account.stats, open, typical, rules)
     written = account.written
     lots = sleeve.book.lots - before.book.lots
     if lots != 0:
         fee = sleeve.book.fees - before.book.fees
-        ticks = fill_ticks(open[i], before.plan.want, rules)
+        ticks = fill_ticks(open, before.plan.want, rules)
         written = noted(notes, written, i, lots, ticks, fee, before.plan.reason, sleeve.watch.risk)
     return Account(sleeve, stats, written)
 
 
 @kernel
 def closed_bar(
-    account: Account,
-    i: int,
-    opened_at: Sequence[int],
-    open: Column,
-    high: Column,
-    low: Column,
-    close: Column,
-    volume: Column,
-    target: Target,
-    may_trade: bool,
-    rules: Rules,
-    notes: list[int],
+    account: Account, i: int, bars: Series, target: Target, may_trade: bool, rules: Rules, notes: list[int]
 ) -> Account:
     """Mark the book at the close of bar `i`, judge the exits, and want what the target says."""
-    sleeve, stats = at_close(account.sleeve, account.stats, close[i], target, may_trade, rules)
+    sleeve, stats = at_close(account.sleeve, account.stats, bars.close[i], target, may_trade, rules)
     return Account(sleeve, stats, account.written)
 
 
@@ -111,20 +130,46 @@ def lent(owner: Any) -> Any:
     return owner
 
 
+def trusted(owner: Any) -> Any:
+    """Lent without asking at each index, for what the loop alone indexes."""
+    return owner
+
+
 def unpacked(table: Any, row: int, like: Any) -> Any: ...
 def pack(table: Any, row: int, value: Any) -> None: ...
 
 
 def run(
-    opened_at: Sequence[int],
-    open: Column,
-    high: Column,
-    low: Column,
-    close: Column,
-    volume: Column,
-    bull: Column,
-    bear: Column,
-    chop: Column,
+    bars: Series,
+    regimes: Regimes,
+    params: Any,
+    state: Any,
+    account: Any,
+    rules: Any,
+    trade_from: int,
+    notes: list[int],
+) -> Any:
+    """Step a strategy over columns of bars and trade what it wants: the account at the end.
+
+    `state` and `account` are those to begin with, and are consumed. Orders are made from bar `trade_from` on. `notes`
+    takes `NOTE` numbers for each fill, as many as there is room for. Nothing else is told bar by bar: a curve follows
+    from the fills, and a test or a store a bar is 5 % of the loop.
+    """
+    with_regime = 1 if len(regimes.bull) > 1 else 0
+    for i in range(len(bars.close)):
+        if account.sleeve.plan.want != 0:
+            if account.sleeve.refused != 0:
+                break
+            account = opened_bar(account, i, bars, rules, notes)
+        k = i * with_regime
+        state, target = step(state, bar_of(bars, i), Regime(regimes.bull[k], regimes.bear[k], regimes.chop[k]), params)
+        account = closed_bar(account, i, bars, target, i >= trade_from, rules, notes)
+    return account
+
+
+def attempt(
+    bars: Series,
+    regimes: Regimes,
     params: Any,
     owner: Any,
     purse: Any,
@@ -132,48 +177,25 @@ def run(
     trade_from: int,
     notes: list[int],
 ) -> tuple[Sleeve, Any, int, bool]:
-    """Step a strategy over columns of bars and trade what it wants.
+    """The same, from an owner's state and account, which must live as long as the loop runs.
 
-    Regimes are columns of the same length, or of length 1. `owner` is the state to begin with and `purse` the account;
-    both are consumed, and must live as long as the loop runs. Orders are made from bar `trade_from` on. `notes` takes
-    `NOTE` numbers for each fill, as many as there is room for.
-
-    Nothing else is told bar by bar: a curve follows from the fills, and a test or a store a bar is 5 % of the loop.
     Returns the sleeve, its sums, how many numbers were noted, and whether the strategy raised. That is caught here and in
-    no frame further out: an exception leaks what the compiled frames that it passes hold, and no ring is held here.
+    no frame further out: an exception leaks what the compiled frames that it passes hold, and `run` holds nothing of its
+    own.
     """
-    state = lent(owner)
-    account = lent(purse)
-    rules = lent(rules)
-    with_regime = 1 if len(bull) > 1 else 0
-    raised = False
-    try:
-        for i in range(len(close)):
-            if account.sleeve.plan.want != 0:
-                if account.sleeve.refused != 0:
-                    break
-                account = opened_bar(account, i, open, high, low, close, rules, notes)
-            k = i * with_regime
-            bar = Bar(opened_at[i], open[i], high[i], low[i], close[i], volume[i])
-            state, target = step(state, bar, Regime(bull[k], bear[k], chop[k]), params)
-            account = closed_bar(
-                account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
-            )
-    except Exception:  # noqa: BLE001 - found again, interpreted, by who asked
+    state, account = lent(owner), lent(purse)
+    given = trusted(bars), trusted(regimes), params, state, account, lent(rules), trade_from, trusted(notes)
+    raised, play = False, run
+    try:  # numba makes a branch of each instruction in here, and four more of the name of a class to catch
+        account = play(*given)
+    except:  # noqa: E722 - found again, interpreted, by who asked
         raised = True
     return account.sleeve, account.stats, account.written, raised
 
 
 def rows(
-    opened_at: Sequence[int],
-    open: Column,
-    high: Column,
-    low: Column,
-    close: Column,
-    volume: Column,
-    bull: Column,
-    bear: Column,
-    chop: Column,
+    bars: Series,
+    regimes: Regimes,
     table: Any,
     like: Any,
     cash: int,
@@ -182,64 +204,30 @@ def rows(
     notes: list[int],
     told: Any,
 ) -> None:
-    """Run each row of a table of parameters, and write what came of it to the same row of `told`.
+    """Attempt each row of a table of parameters, and write what came of it to the same row of `told`.
 
     `like` shows what a row's numbers are.
     """
     for row in range(len(trade_from)):
         params = unpacked(table, row, like)
         owner, purse = start(params), opening(cash, rules)
-        result = run(
-            opened_at,
-            open,
-            high,
-            low,
-            close,
-            volume,
-            bull,
-            bear,
-            chop,
-            params,
-            owner,
-            purse,
-            rules,
-            trade_from[row],
-            notes,
-        )
-        pack(told, row, result)
+        pack(told, row, attempt(bars, regimes, params, owner, purse, rules, trade_from[row], notes))
 
 
 def follow(
-    opened_at: Sequence[int],
-    open: Column,
-    high: Column,
-    low: Column,
-    close: Column,
-    volume: Column,
-    exposure: Column,
-    stop: Column,
-    take_profit: Column,
-    trail: Column,
-    max_bars: Sequence[int],
-    limit: Column,
-    trigger: Column,
-    purse: Any,
-    rules: Any,
-    trade_from: int,
-    notes: list[int],
+    bars: Series, targets: Any, purse: Any, rules: Any, trade_from: int, notes: list[int]
 ) -> tuple[Sleeve, Any, int]:
-    """The same as `run` with targets that somebody else decided, one for each bar."""
+    """The same as `run` with targets that somebody else decided, one for each bar, as columns."""
+    bars, targets, rules, notes = trusted(bars), trusted(targets), lent(rules), trusted(notes)
     account = lent(purse)
-    rules = lent(rules)
-    for i in range(len(close)):
+    exposure, stop, take_profit, trail, max_bars, limit, trigger = targets
+    for i in range(len(bars.close)):
         if account.sleeve.plan.want != 0:
             if account.sleeve.refused != 0:
                 break
-            account = opened_bar(account, i, open, high, low, close, rules, notes)
+            account = opened_bar(account, i, bars, rules, notes)
         target = Target(exposure[i], stop[i], take_profit[i], trail[i], max_bars[i], limit[i], trigger[i])
-        account = closed_bar(
-            account, i, opened_at, open, high, low, close, volume, target, i >= trade_from, rules, notes
-        )
+        account = closed_bar(account, i, bars, target, i >= trade_from, rules, notes)
     return account.sleeve, account.stats, account.written
 
 

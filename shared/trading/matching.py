@@ -15,7 +15,6 @@ The strategy never sees any of it, so a bar is played at once, when it has close
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.trading.exits import Exit, aged, exit_at_open, exit_inside, resting_ticks, with_best
@@ -51,7 +50,7 @@ from shared.trading.frictions import (
 )
 from shared.trading.kernel import kernel
 from shared.trading.ledger import Book, equity_at, fits
-from shared.trading.loop import Column, needs_typical, noted, typical_range
+from shared.trading.loop import Series, bar_of, needs_typical, noted, typical_range
 from shared.trading.performance import Stats, begun, with_charge, with_equity
 from shared.trading.risk import affordable
 from shared.trading.scales import Rules
@@ -78,36 +77,23 @@ def opening(cash: int, f: Frictions) -> VenueAccount:
 
 
 @kernel
-def opened_bar(
-    a: VenueAccount, i: int, open: Column, high: Column, low: Column, close: Column, f: Frictions, notes: list[int]
-) -> VenueAccount:
+def opened_bar(a: VenueAccount, i: int, bars: Series, f: Frictions, notes: list[int]) -> VenueAccount:
     """Nothing: `closed_bar` plays the whole bar."""
     return a
 
 
 @kernel
 def closed_bar(
-    a: VenueAccount,
-    i: int,
-    opened_at: Sequence[int],
-    open: Column,
-    high: Column,
-    low: Column,
-    close: Column,
-    volume: Column,
-    target: Target,
-    may_trade: bool,
-    f: Frictions,
-    notes: list[int],
+    a: VenueAccount, i: int, bars: Series, target: Target, may_trade: bool, f: Frictions, notes: list[int]
 ) -> VenueAccount:
     """Play bar `i` and, at its close, want what the target says."""
-    bar = Bar(opened_at[i], open[i], high[i], low[i], close[i], volume[i])
+    bar = bar_of(bars, i)
     typical = math.nan
     if a.sleeve.plan.want != 0 and needs_typical(a.sleeve):
-        typical = typical_range(high, low, close, i - 1)
+        typical = typical_range(bars.high, bars.low, bars.close, i - 1)
     a = VenueAccount(a.sleeve, a.stats, a.written, a.traded, 0, 0, a.funded, a.weather)
     if i > 0 and f.borrow_ms > 0.0 and a.sleeve.book.lots < 0:
-        a = borrowed(a, i, close[i - 1], bar.opened_at_ms - opened_at[i - 1], f, notes)
+        a = borrowed(a, i, bars.close[i - 1], bar.opened_at_ms - bars.opened_at_ms[i - 1], f, notes)
     a = funded(a, i, bar.open, bar.opened_at_ms, f, notes)
     if a.sleeve.plan.want != 0 and f.fill == NEXT_OPEN and not is_resting(a.sleeve.plan.target):
         a = traded(a, i, bar, bar.open, 0, typical, f, notes)
@@ -127,7 +113,7 @@ def closed_bar(
     a = concluded(a, bar, target, may_trade, f)
     if f.fill == SAME_CLOSE:
         if a.sleeve.plan.want != 0 and a.sleeve.refused == 0 and not is_resting(a.sleeve.plan.target):
-            typical = typical_range(high, low, close, i) if needs_typical(a.sleeve) else math.nan
+            typical = typical_range(bars.high, bars.low, bars.close, i) if needs_typical(a.sleeve) else math.nan
             a = traded(a, i, bar, bar.close, 0, typical, f, notes)
         a = marked(a, bar.close, f.rules)
     return a

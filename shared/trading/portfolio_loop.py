@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared.trading.loop import lent
+from shared.trading.loop import lent, trusted
 from shared.trading.performance import Stats, begun, with_equity
 from shared.trading.portfolio import (
     Account,
@@ -30,11 +30,6 @@ Table = Sequence[Row]  # (n_bars, n)
 def row(table: Table, at: int) -> Row:
     """One row of a table of prices; compiled, it is lent and nothing is copied."""
     return table[at]
-
-
-def trusted(owner: Any) -> Any:
-    """Lent without asking at each index, for what this loop alone indexes. Bound to nothing where Python runs it."""
-    return owner
 
 
 # `bound` puts a strategy's own in the place of these.

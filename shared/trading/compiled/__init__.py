@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, Literal, cast
@@ -26,6 +26,7 @@ from shared.trading.compiled.loops import IN_DETAIL, PLAIN, UNKNOWN_COLUMN, Call
 from shared.trading.compiled.targets import Targets
 from shared.trading.fills import CANNOT_REST, NOTE, REFUSALS, Sleeve
 from shared.trading.frictions import frictions
+from shared.trading.loop import Regimes, Series
 from shared.trading.performance import Stats, figures, periods_per_year
 from shared.trading.scales import Scale
 from shared.trading.strategy import Strategy
@@ -175,7 +176,7 @@ class _Job:
         if self.cash <= 0 or not ledger.fits(0, 0.0, 0, 4 * self.cash):
             raise NeedsOperator(f"A sleeve's cash must be above 0 and countable, was {terms.cash}.")
         self.trade_from = trade_from
-        self.regimes = [np.ascontiguousarray(c, np.float64) for c in regimes or [UNKNOWN_COLUMN] * 3]
+        self.regimes = Regimes(*(np.ascontiguousarray(c, np.float64) for c in regimes or [UNKNOWN_COLUMN] * 3))
         if regimes is not None and {len(column) for column in self.regimes} != {len(bars)}:
             raise NeedsOperator(f"Regimes must have one value for each of the {len(bars)} bars.")
         self.periods = periods_per_year(terms.timeframe, terms.instrument.calendar)
@@ -185,30 +186,28 @@ class _Job:
     ) -> list[Run | Failure]:
         """What came of each parameter set. Those that want orders to rest are run again where orders can."""
         with_notes = with_curve or with_fills
-        columns = (*self.bars.all(), *self.regimes)
         trade_from = [max(self.trade_from, strategy.warmup(params) - 1) for params in table]
-        call = self._call(columns, with_notes, self.terms.is_plain)
+        call = self._call(self.regimes, with_notes, self.terms.is_plain)
         results = compiled_loop(strategy, call.events)(call, table, trade_from)
         runs: list[Run | Failure] = []
         for params, first, result in zip(table, trade_from, results, strict=True):
             played = call
             if result is not None and result[0].refused == CANNOT_REST:
-                played = self._call(columns, with_notes, False)
+                played = self._call(self.regimes, with_notes, False)
                 (result,) = compiled_loop(strategy, played.events)(played, [params], [first])
             if result is not None and result[0].refused:
                 loop = compiled_loop(strategy, played.events)
                 who, why = f"{strategy.name} {params}", result[0].refused
                 runs.append(self._refusal(who, why, played, partial(_sleeve_of, loop, params, first)))
             elif result is None:
-                runs.append(failure(strategy, self.bars, params, self.regimes))
+                runs.append(failure(strategy, self.bars, params, cast(Any, self.regimes)))
             else:
                 runs.append(self._told(params, result, first, played.notes, with_curve, with_fills))
         return runs
 
     def follow(self, targets: Targets, with_curve: bool, with_fills: bool) -> Run:
         rests = bool(np.any(targets.limit > 0) or np.any(targets.trigger > 0))
-        columns = (*self.bars.all(), *targets.all())
-        call = self._call(columns, with_curve or with_fills, self.terms.is_plain and not rests)
+        call = self._call(targets.all(), with_curve or with_fills, self.terms.is_plain and not rests)
         follow = follow_loop(call.events)
         result = follow(call, self.trade_from)
         if why := result[0].refused:
@@ -220,14 +219,14 @@ class _Job:
         first, last = 0, len(self.bars) - 1
         while first < last:
             middle = (first + last) // 2
-            if play(replace(call, columns=[column[: middle + 1] for column in call.columns])).refused:
+            if play(call.first(middle + 1)).refused:
                 last = middle
             else:
                 first = middle + 1
         return Failure(f"{who}: {REFUSALS[why]}, at {place(self.bars, first)}.")
 
-    def _call(self, columns: Sequence[Any], with_notes: bool, is_plain: bool) -> Call:
-        terms = self.terms
+    def _call(self, beside: Any, with_notes: bool, is_plain: bool) -> Call:
+        terms, bars = self.terms, Series(*self.bars.all())
         rules = self.scale.rules(
             terms.instrument,
             terms.costs,
@@ -239,7 +238,7 @@ class _Job:
             rests=not is_plain,
         )
         if is_plain:
-            return Call(PLAIN, columns, rules, self.cash, np.zeros(NOTE * len(self.bars) * with_notes, np.int64))
+            return Call(PLAIN, bars, beside, rules, self.cash, np.zeros(NOTE * len(self.bars) * with_notes, np.int64))
         detailed = frictions(
             terms.instrument,
             terms.costs,
@@ -250,7 +249,7 @@ class _Job:
             bar_ms=int(timeframe_length(terms.timeframe).total_seconds() * 1000),
         )
         most = NOTES_A_BAR * len(self.bars) + len(detailed.funding_at)
-        return Call(IN_DETAIL, columns, detailed, self.cash, np.zeros(NOTE * most * with_notes, np.int64))
+        return Call(IN_DETAIL, bars, beside, detailed, self.cash, np.zeros(NOTE * most * with_notes, np.int64))
 
     def _told(
         self,

@@ -20,12 +20,14 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import lower_builtin, models, register_model, type_callable
+from numba.np.arrayobj import populate_array
 
 from shared.trading import loop, portfolio_loop
 from shared.trading.kernel import ring
 
-INLINED = {"forceinline": True}  # never inline="always": it miscompiles conditional expressions (numba issue 9489)
+# Typed and generated here, without a body: what numba is given as Python takes it 20 to 50 ms to compile, for each kind
+# of argument, and a strategy reads a dozen.
 
 
 class LentRing(types.Type):
@@ -54,58 +56,107 @@ def owned(state: Any) -> Any:
     return np.array(state, np.float64) if isinstance(state, list) else state
 
 
-@overload(ring, jit_options=INLINED, strict=False)
-def _ring(size: Any) -> Any:
-    return lambda size: np.zeros(size)
+@type_callable(ring)
+def _ring_type(context: Any) -> Any:
+    return lambda size: types.Array(types.float64, 1, "C")
 
 
-@overload(loop.lent, jit_options=INLINED, strict=False)
-def _lent(state: Any) -> Any:
-    return lambda state: _lend(state)
+@lower_builtin(ring, types.Integer)
+def _new_ring(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    none, number = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), 8)
+    (size,) = arguments
+    size = builder.select(builder.icmp_signed("<", size, none), none, size)  # as `[0.0] * size`
+    length = builder.mul(size, number)
+    memory = context.nrt.meminfo_alloc_aligned(builder, length, align=32)
+    data = context.nrt.meminfo_data(builder, memory)
+    cgutils.memset(builder, data, length, 0)
+    made = context.make_array(signature.return_type)(context, builder)
+    data = builder.bitcast(data, ir.DoubleType().as_pointer())
+    populate_array(made, data=data, shape=[size], strides=[number], itemsize=number, meminfo=memory)
+    return made._getvalue()
 
 
-@overload(portfolio_loop.trusted, jit_options=INLINED, strict=False)
-def _trusted(state: Any) -> Any:
-    return lambda state: _trust(state)
+@type_callable(loop.lent)
+def _lent_state(context: Any) -> Any:
+    return lambda state: _lent_type(state, True)
 
 
-@overload(portfolio_loop.row, jit_options=INLINED, strict=False)
-def _row(table: Any, at: Any) -> Any:
-    return lambda table, at: _lend_row(table, at)
+@type_callable(loop.trusted)
+def _trusted_state(context: Any) -> Any:
+    return lambda owner: _lent_type(owner, False)
 
 
-@overload(len, jit_options=INLINED, strict=False)
-def _len(lent: Any) -> Any:
-    if isinstance(lent, LentRing):
-        return lambda lent: _size(lent)
-    return None
+@lower_builtin(loop.lent, types.Any)
+@lower_builtin(loop.trusted, types.Any)
+def _lend(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return _lend_value(context, builder, signature.args[0], signature.return_type, arguments[0])
 
 
-@overload(operator.getitem, jit_options=INLINED, strict=False)
-def _getitem(lent: Any, at: Any) -> Any:
-    if not isinstance(lent, LentRing) or not isinstance(at, types.Integer):
-        return None
-
-    def get(lent: Any, at: Any) -> Any:
-        if not _is_inside(lent, at):
-            raise IndexError("a ring was read outside of 0 .. its length - 1")
-        return _load(lent, at)
-
-    return get if lent.is_checked else lambda lent, at: _load(lent, at)
+@type_callable(portfolio_loop.row)
+def _row_type(context: Any) -> Any:
+    return lambda table, at: RINGS[table.dtype, True]
 
 
-@overload(operator.setitem, jit_options=INLINED, strict=False)
-def _setitem(lent: Any, at: Any, value: Any) -> Any:
-    if not isinstance(lent, LentRing) or not isinstance(at, types.Integer):
-        return None
-    kind = lent.of
+@lower_builtin(portfolio_loop.row, types.Array, types.Integer)
+def _lend_row(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    made = cgutils.create_struct_proxy(signature.return_type)(context, builder)
+    made.size = builder.extract_value(array.shape, 1)
+    made.data = _pointer(builder, signature.return_type, array.data, builder.mul(arguments[1], made.size))
+    return made._getvalue()
 
-    def put(lent: Any, at: Any, value: Any) -> Any:
-        if not _is_inside(lent, at):
-            raise IndexError("a ring was written outside of 0 .. its length - 1")
-        _store(lent, at, kind(value))
 
-    return put if lent.is_checked else lambda lent, at, value: _store(lent, at, kind(value))
+@type_callable(len)
+def _size_type(context: Any) -> Any:
+    return lambda lent: types.intp if isinstance(lent, LentRing) else None
+
+
+@lower_builtin(len, LentRing)
+def _size(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.extract_value(arguments[0], 1)
+
+
+@type_callable(operator.getitem)
+def _number_type(context: Any) -> Any:
+    def typed(lent: Any, at: Any) -> Any:
+        return lent.of(lent, types.intp) if isinstance(lent, LentRing) and isinstance(at, types.Integer) else None
+
+    return typed
+
+
+@lower_builtin(operator.getitem, LentRing, types.Integer)
+def _load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.load(_element(context, builder, signature.args[0], *arguments, "read"))
+
+
+@type_callable(operator.setitem)
+def _no_type(context: Any) -> Any:
+    def typed(lent: Any, at: Any, value: Any) -> Any:
+        is_ours = isinstance(lent, LentRing) and isinstance(at, types.Integer)
+        return types.void(lent, types.intp, lent.of) if is_ours else None
+
+    return typed
+
+
+@lower_builtin(operator.setitem, LentRing, types.Integer, types.Any)
+def _store(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    lent, at, value = arguments
+    builder.store(value, _element(context, builder, signature.args[0], lent, at, "written"))
+    return context.get_dummy_value()
+
+
+def _element(context: Any, builder: Any, kind: Any, lent: Any, at: Any, done: str) -> Any:
+    if kind.is_checked:
+        size = builder.extract_value(lent, 1)
+        with builder.if_then(builder.icmp_unsigned(">=", at, size), likely=False):  # a negative number is very large
+            said = f"a ring was {done} outside of 0 .. its length - 1"
+            context.call_conv.return_user_exc(builder, IndexError, (said,))
+    return _pointer(builder, kind, builder.extract_value(lent, 0), at)
+
+
+def _pointer(builder: Any, kind: Any, data: Any, at: Any) -> Any:
+    element = ir.DoubleType() if kind.of is types.float64 else ir.IntType(64)
+    return builder.gep(data, [at], inbounds=True, source_etype=element)
 
 
 def _lent_type(kind: Any, is_checked: bool) -> Any:
@@ -116,20 +167,6 @@ def _lent_type(kind: Any, is_checked: bool) -> Any:
         maker = getattr(kind, "instance_class", None)
         return types.BaseTuple.from_types(parts, maker)
     return kind
-
-
-@intrinsic
-def _lend(context: Any, state: Any) -> Any:
-    return _lent_type(state, True)(state), _generate_lending
-
-
-@intrinsic
-def _trust(context: Any, state: Any) -> Any:
-    return _lent_type(state, False)(state), _generate_lending
-
-
-def _generate_lending(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return _lend_value(context, builder, signature.args[0], signature.return_type, arguments[0])
 
 
 def _lend_value(context: Any, builder: Any, kind: Any, lent: Any, value: Any) -> Any:
@@ -146,58 +183,3 @@ def _lend_value(context: Any, builder: Any, kind: Any, lent: Any, value: Any) ->
         ]
         return context.make_tuple(builder, lent, parts)
     return value
-
-
-@intrinsic
-def _lend_row(context: Any, table: Any, at: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        made = cgutils.create_struct_proxy(signature.return_type)(context, builder)
-        made.size = builder.extract_value(array.shape, 1)
-        made.data = _pointer(builder, signature.return_type, array.data, builder.mul(arguments[1], made.size))
-        return made._getvalue()
-
-    return RINGS[table.dtype, True](table, types.intp), generate
-
-
-@intrinsic
-def _size(context: Any, lent: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.extract_value(arguments[0], 1)
-
-    return types.intp(lent), generate
-
-
-@intrinsic
-def _is_inside(context: Any, lent: Any, at: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size = builder.extract_value(arguments[0], 1)
-        return builder.icmp_unsigned("<", arguments[1], size)  # a negative number is a very large one
-
-    return types.boolean(lent, types.intp), generate
-
-
-@intrinsic
-def _load(context: Any, lent: Any, at: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_element(builder, signature.args[0], arguments[0], arguments[1]))
-
-    return lent.of(lent, types.intp), generate
-
-
-@intrinsic
-def _store(context: Any, lent: Any, at: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _element(builder, signature.args[0], arguments[0], arguments[1]))
-        return context.get_dummy_value()
-
-    return types.void(lent, types.intp, lent.of), generate
-
-
-def _element(builder: Any, kind: Any, lent: Any, at: Any) -> Any:
-    return _pointer(builder, kind, builder.extract_value(lent, 0), at)
-
-
-def _pointer(builder: Any, kind: Any, data: Any, at: Any) -> Any:
-    element = ir.DoubleType() if kind.of is types.float64 else ir.IntType(64)
-    return builder.gep(data, [at], inbounds=True, source_etype=element)

@@ -34,6 +34,7 @@ from shared.trading import (
 from shared.trading.columns import Columns, Integers
 from shared.trading.compiled import cache, lending, packing
 from shared.trading.compiled.callbacks import stepped_targets
+from shared.trading.compiled.linking import KernelCompiler
 from shared.trading.kernel import KERNELS, kernel
 from shared.trading.scales import Rules
 from shared.trading.strategy import Declared, Strategy
@@ -46,7 +47,9 @@ EXECUTION = {
 # Kept one by one, so that a new strategy compiles in half the time. Others are kept within their loop alone: an entry names
 # the classes of its arguments, and a user's class cannot be found once its file has moved.
 KEPT = EXECUTION | {arithmetic.__name__, indicators.__name__, values.__name__}
-RARE = {loop.opened_bar, fills.planned}  # reached at orders only; inlined they cost a fifth of the time to compile
+# Reached at orders only; inlined it costs a tenth of the time to compile. Not so `opened_bar`: as a call it would have the
+# forty numbers of the account copied on each bar, which is then half as slow again.
+RARE = {fills.planned}
 DIVIDES_SAFELY = {indicators.sma_step}  # by NaN or the length of a ring that it has read
 GENERIC = {indicators.value, indicators.is_ready}
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,10 +84,19 @@ class Call:
     """What a run needs beside a strategy and its parameters."""
 
     events: Events
-    columns: Sequence[Any]  # of bars, then of regimes
+    bars: loop.Series
+    beside: Any  # one of each bar as well: `loop.Regimes`, or columns of targets
     rules: Any
     cash: int
     notes: Integers  # room for notes
+
+    def first(self, count: int) -> Call:
+        """The same over the first bars."""
+
+        def cut(columns: Any) -> Any:
+            return getattr(columns, "_make", tuple)(column[:count] for column in columns)
+
+        return replace(self, bars=cut(self.bars), beside=cut(self.beside))
 
 
 Loop = Callable[[Call, Sequence[Any], Sequence[int]], list[Any]]  # (call, params, trade_from of each) -> results
@@ -99,12 +111,12 @@ def decided_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
     """What numba cannot compile: decided by Python, for all bars, then followed by the compiled loop."""
 
     def call(call: Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
-        columns, regimes = call.columns[:6], call.columns[6:]
         results: list[Any] = []
         for params, first in zip(table, trade_from, strict=True):
-            targets, failed = stepped_targets(strategy, params, Columns(*columns), regimes)
-            known = [column[: len(targets)] for column in columns]
-            result = follow_loop(events)(replace(call, columns=[*known, *targets.all()]), first)
+            columns: Any = call.bars
+            targets, failed = stepped_targets(strategy, params, Columns(*columns), call.beside)
+            known = call.first(len(targets))
+            result = follow_loop(events)(replace(known, beside=targets.all()), first)
             # A sleeve that refused had stopped the loop before its strategy failed.
             results.append(None if failed is not None and result[0].refused == 0 else result)
         return results
@@ -125,8 +137,9 @@ def compiled_loop(strategy: Strategy, events: Events = PLAIN) -> Loop:
 
 def _compiled(strategy: Strategy, events: Events) -> Loop | None:
     run = kernel(loop.bound(loop.run, step=strategy.step, **events.named))
-    function = loop.bound(loop.rows, run=run, start=strategy.start, opening=events.opening)
-    cache.LOOPS[function] = cache.LOOPS[run] = strategy.Params.__module__
+    attempt = kernel(loop.bound(loop.attempt, run=run))
+    function = loop.bound(loop.rows, attempt=attempt, start=strategy.start, opening=events.opening)
+    cache.LOOPS[function] = cache.LOOPS[attempt] = cache.LOOPS[run] = strategy.Params.__module__
     register()
     compiled = njit(function, nogil=True, cache=True, error_model="numpy")
 
@@ -135,7 +148,7 @@ def _compiled(strategy: Strategy, events: Events) -> Loop | None:
         like = (purse.sleeve, purse.stats, purse.written, False)
         told = np.zeros((len(table), packing.width(like)), np.int64)
         rows, first, rules = packing.packed(table), np.array(trade_from, np.int64), lending.owned(call.rules)
-        compiled(*call.columns, rows, table[0], call.cash, rules, first, call.notes, told)
+        compiled(call.bars, call.beside, rows, table[0], call.cash, rules, first, call.notes, told)
         return [_whole(result) for result in packing.unpacked(told, like)]
 
     return compiled_or_none(strategy, call, *_nothing(strategy, events))
@@ -166,7 +179,7 @@ def follow_loop(events: Events = PLAIN) -> Callable[..., Any]:
 
     def call(call: Call, trade_from: int) -> Any:
         purse = lending.owned(events.opening(call.cash, call.rules))
-        result = compiled(*call.columns, purse, lending.owned(call.rules), trade_from, call.notes)
+        result = compiled(call.bars, call.beside, purse, lending.owned(call.rules), trade_from, call.notes)
         return tuple(map(as_python, result))
 
     return call
@@ -185,8 +198,15 @@ def register() -> None:
         KERNELS[function] = True
         model = "numpy" if function.__module__ in EXECUTION or function in DIVIDES_SAFELY else "python"
         is_kept = function.__module__ in KEPT and function not in GENERIC and function not in cache.LOOPS
-        inlined = {} if function in RARE else lending.INLINED
-        options: Any = {**inlined, "cache": is_kept, "nogil": True, "error_model": model}
+        options: Any = {
+            # Never inline="always": it miscompiles conditional expressions (numba issue 9489).
+            "forceinline": function not in RARE,
+            "no_cfunc_wrapper": True,  # C calls no kernel, and a wrapper is a twelfth of the time to compile
+            "nogil": True,
+            "error_model": model,
+            "cache": is_kept,
+            "pipeline_class": KernelCompiler,
+        }
         overload(function, jit_options=options, strict=False)(_returning(function))
 
 
@@ -200,8 +220,8 @@ def _returning(function: Callable[..., Any]) -> Callable[..., Any]:
 def _nothing(strategy: Strategy, events: Events) -> tuple[Call, list[Any], list[int]]:
     """Arguments of the right types and no bars: a call with them compiles."""
     floats, integers = np.zeros(0), np.zeros(0, np.int64)
-    columns = (integers, *[floats] * 5, *[UNKNOWN_COLUMN] * 3)
-    return Call(events, columns, events.like, 1, integers), [strategy.params()], [0]
+    bars, regimes = loop.Series(integers, *[floats] * 5), loop.Regimes(*[UNKNOWN_COLUMN] * 3)
+    return Call(events, bars, regimes, events.like, 1, integers), [strategy.params()], [0]
 
 
 def _reason(error: BaseException) -> str:

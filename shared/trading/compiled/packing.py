@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import lower_builtin, type_callable
 
 from shared.trading import loop
 from shared.trading.columns import Integers
-from shared.trading.compiled.lending import INLINED, RING
+from shared.trading.compiled.lending import RING
 
 
 def packed(values: Sequence[Any]) -> Integers:
@@ -63,23 +63,15 @@ def _reader(like: Any) -> Callable[[Iterator[Any]], Any]:
     return (lambda numbers: bool(next(numbers))) if isinstance(like, bool) else next
 
 
-@overload(loop.unpacked, jit_options=INLINED, strict=False)
-def _unpacked(table: Any, row: Any, like: Any) -> Any:
-    return lambda table, row, like: _load(table, row, like)
+@type_callable(loop.unpacked)
+def _unpacked_type(context: Any) -> Any:
+    return lambda table, row, like: like
 
 
-@overload(loop.pack, jit_options=INLINED, strict=False)
-def _packed(table: Any, row: Any, value: Any) -> Any:
-    return lambda table, row, value: _store(table, row, value)
-
-
-@intrinsic
-def _load(context: Any, table: Any, row: Any, like: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        cells = _cells(context, builder, signature.args[0], arguments[0], arguments[1])
-        return _loaded(context, builder, like, cells)
-
-    return like(table, row, like), generate
+@lower_builtin(loop.unpacked, types.Array, types.Integer, types.BaseTuple)
+def _load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    cells = _cells(context, builder, signature.args[0], arguments[0], arguments[1])
+    return _loaded(context, builder, signature.return_type, cells)
 
 
 def _loaded(context: Any, builder: Any, kind: Any, cells: Iterator[Any]) -> Any:
@@ -91,14 +83,16 @@ def _loaded(context: Any, builder: Any, kind: Any, cells: Iterator[Any]) -> Any:
     return builder.trunc(bits, ir.IntType(1)) if isinstance(kind, types.Boolean) else bits
 
 
-@intrinsic
-def _store(context: Any, table: Any, row: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        cells = _cells(context, builder, signature.args[0], arguments[0], arguments[1])
-        _stored(context, builder, value, cells, arguments[2])
-        return context.get_dummy_value()
+@type_callable(loop.pack)
+def _packed_type(context: Any) -> Any:
+    return lambda table, row, value: types.void
 
-    return types.void(table, row, value), generate
+
+@lower_builtin(loop.pack, types.Array, types.Integer, types.BaseTuple)
+def _store(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    cells = _cells(context, builder, signature.args[0], arguments[0], arguments[1])
+    _stored(context, builder, signature.args[2], cells, arguments[2])
+    return context.get_dummy_value()
 
 
 def _stored(context: Any, builder: Any, kind: Any, cells: Iterator[Any], value: Any) -> None:

@@ -244,15 +244,17 @@ def hosted(
 
 def interpreted_loop(strategy: Strategy, events: loops.Events) -> loops.Loop:
     """The loop's text as plain Python, over columns as lists: what the others are measured by."""
-    python = loop.bound(loop.run, step=strategy.step, **events.named)
+    run = loop.bound(loop.run, step=strategy.step, **events.named)
+    python = loop.bound(loop.attempt, run=run)
 
     def call(call: loops.Call, table: Sequence[Any], trade_from: Sequence[int]) -> list[Any]:
-        columns = [column.tolist() for column in call.columns]
+        bars = loop.Series(*(column.tolist() for column in call.bars))
+        regimes = loop.Regimes(*(column.tolist() for column in call.beside))
         results: list[Any] = []
         for params, first in zip(table, trade_from, strict=True):
             notes = call.notes.tolist()
             owner, purse = strategy.start(params), events.opening(call.cash, call.rules)
-            *told, raised = python(*columns, params, owner, purse, call.rules, first, notes)
+            *told, raised = python(bars, regimes, params, owner, purse, call.rules, first, notes)
             results.append(None if raised else tuple(told))
             call.notes[:] = notes
         return results
