@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # its boxes take longer to import than all the rest of `--help`
 )
 gov = typer.Typer(help="What was admitted, what was refused, and the record of both.", no_args_is_help=True)
 config = typer.Typer(help="Settings: what they are, and whether yours are right.", no_args_is_help=True)
