@@ -6,6 +6,7 @@ pytest tests/benchmarks/test_scan.py -s
 from __future__ import annotations
 
 import math
+import multiprocessing
 import resource
 import time
 import warnings
@@ -227,13 +228,17 @@ class Job(NamedTuple):
         return by_hand_in_floats(self.bars.open, self.bars.close, fast, slow, 0.001, 0.0005, 10.0, 1e6, trades)
 
     def through_vectorbt(self, pairs: list[tuple[int, int]]) -> tuple[Any, int]:
-        """Final equities and orders, drawdowns and Sharpe ratios computed: as its documentation has users do it."""
+        """Final equities and orders, drawdowns and Sharpe ratios computed: what a `Run` tells, the quickest way we know.
+
+        Each average is made once, and columns are numpy's: with its own indexing by pairs it takes half as long again.
+        """
         import vectorbt
 
         open, close = self.bars.open, self.bars.close
-        fast = vectorbt.MA.run(close, [f for f, _ in pairs], short_name="fast")
-        slow = vectorbt.MA.run(close, [s for _, s in pairs], short_name="slow")
-        above = (fast.ma.to_numpy() > slow.ma.to_numpy()).reshape(len(close), -1)
+        lengths = sorted({length for pair in pairs for length in pair})
+        averages = vectorbt.MA.run(close, lengths).ma.to_numpy().reshape(len(close), -1)
+        fast, slow = (averages[:, [lengths.index(pair[side]) for pair in pairs]] for side in (0, 1))
+        above = fast > slow
         before = np.vstack([np.zeros((2, above.shape[1]), bool), above])
         entries, exits = before[1:-1] & ~before[:-2], ~before[1:-1] & before[:-2]
         portfolio = vectorbt.Portfolio.from_signals(
@@ -318,6 +323,31 @@ def test_j2_is_nearly_as_fast_as_a_loop_by_hand() -> None:
     )
 
 
+def spun(seconds: float) -> float:
+    """CPU seconds that this process gets in so many seconds, doing nothing else."""
+    ends, begun = time.perf_counter() + seconds, time.process_time()
+    while time.perf_counter() < ends:
+        pass
+    return time.process_time() - begun
+
+
+def test_j2_gets_on_two_cores_what_there_is_to_get() -> None:
+    """Against two processes that only spin, in turns: on a machine that others use too, two cores are never there."""
+    job = Job.of(50_000)
+    table = [{"fast": fast, "slow": slow} for fast in range(5, 45) for slow in range(60, 185, 5)]
+    grid(TREND_CROSS, job.bars, table, job.terms, threads=2)
+    got: list[tuple[float, float]] = []
+    with multiprocessing.get_context("spawn").Pool(2) as spinners:
+        spinners.map(spun, [0.1, 0.1], chunksize=1)  # until both have started
+        for _ in range(9):
+            wall, cpu = time.perf_counter(), time.process_time()
+            grid(TREND_CROSS, job.bars, table, job.terms, threads=2)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            got.append((cpu / wall, sum(spinners.map(spun, [wall, wall], chunksize=1)) / wall))
+    ours, theirs = (sorted(cores)[len(got) // 2] for cores in zip(*got, strict=True))
+    print(f"\nJ2 on two cores: {ours:.2f} of them, two that spin {theirs:.2f}: {ours / theirs:.2f} (goal 0.9)")
+
+
 @pytest.mark.timeout(900)  # its first call compiles for half a minute
 def test_j1_and_j2_beside_vectorbt() -> None:
     one, many = Job.of(BARS), Job.of(50_000)
@@ -336,6 +366,7 @@ def test_j1_and_j2_beside_vectorbt() -> None:
             for name, job in {
                 "J1 vectorbt": lambda: one.through_vectorbt([(20, 100)]),
                 "J1 scan, list": lambda: scan(TREND_CROSS, one.bars, {}, one.terms, with_fills=True),
+                "J1 scan": lambda: scan(TREND_CROSS, one.bars, {}, one.terms),
                 "J2 vectorbt, 100 pairs": lambda: many.through_vectorbt(pairs),
                 "J2 grid, 100 pairs": lambda: grid(TREND_CROSS, many.bars, table, many.terms, threads=1),
             }.items():
@@ -344,5 +375,6 @@ def test_j1_and_j2_beside_vectorbt() -> None:
                 took.setdefault(name, []).append(time.process_time() - start)
     least = {name: min(found) for name, found in took.items()}
     print(f"\n  J1 {least['J1 vectorbt'] / least['J1 scan, list']:.1f} x vectorbt (goal 12)")
+    print(f"  without the list {least['J1 vectorbt'] / least['J1 scan']:.1f} x (goal 18)")
     print(f"  J2 {least['J2 vectorbt, 100 pairs'] / least['J2 grid, 100 pairs']:.1f} x vectorbt in chunks (goal 55)")
     print({name: round(seconds, 4) for name, seconds in least.items()})
