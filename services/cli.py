@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,  # its boxes take longer to import than all the rest of `--help`
+    context_settings={"max_content_width": 120},
 )
 gov = typer.Typer(help="What was admitted, what was refused, and the record of both.", no_args_is_help=True)
 config = typer.Typer(help="Settings: what they are, and whether yours are right.", no_args_is_help=True)
