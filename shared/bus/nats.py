@@ -385,7 +385,8 @@ class _Pull:
                     filter_subjects=self._filters,
                     deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
                     opt_start_time=None if since is None else since - ROUNDING,
-                    ack_policy=AckPolicy.NONE,  # our own position is the record, see ADR 4
+                    ack_policy=AckPolicy.NONE,  # our own position is the record, see ADR 4 ...
+                    mem_storage=True,  # ... and the server need not write a file of its own about it
                 ),
             )
             self._queue = []

@@ -27,6 +27,7 @@ from shared.runtime.store import Store
 FACT = "progress."  # names of the facts that keep it
 BEAT_S = 1.0
 REMEMBERED = 256  # ids in `booked` and `told`
+FOR_EVER_MS = 2**53  # idle until then: nobody ever waits for this service
 
 
 class ProgressKeeper:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
@@ -42,6 +43,7 @@ STOP_DELIVERY_S = 1.5  # the batch that is under way, its orders included
 STOP_DRAIN_S = 1.0
 
 
+@cache  # it is looked for in every folder of the path
 def code_version() -> str:
     """The version of this distribution, or `source` in a checkout that is not installed."""
     try:
