@@ -32,7 +32,7 @@ from shared.runtime.service import Host, Service
 from shared.trading.strategies import find_strategy, load_all
 from shared.trading.strategy import Strategy
 
-LINGER_S = 0.05  # bars are only counted: whatever came together is one transaction
+LINGER_S = 0.2  # bars are only counted: whatever came together is one transaction; who waits for us hurries us
 
 
 async def serve(host: Host[BacktestSettings]) -> None:
@@ -92,7 +92,7 @@ async def serve(host: Host[BacktestSettings]) -> None:
         for prefix in ("", "/api/v1"):
             host.web.include_router(routes(host, jobs), prefix=prefix)
     await searches.recover(host.store)
-    await host.listen({BAR_CLOSED: on_bar, GAP_FOUND: on_gap}, LINGER_S)
+    await host.listen({BAR_CLOSED: on_bar, GAP_FOUND: on_gap}, lambda: LINGER_S)
     await host.listen(
         {
             PRESET_PROMOTED: on_promoted,

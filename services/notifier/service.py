@@ -63,7 +63,7 @@ async def serve(host: Host[NotifierSettings]) -> None:
         host.spawn(sender.run(), channel.name)
     host.spawn(sum_days_up(), "daily")
     await host.bus.hear(f"{HEALTH.root}.engine", market_time(host, daily.time_is))
-    await host.listen(dict.fromkeys(HEARD, on_message), LINGER_S)
+    await host.listen(dict.fromkeys(HEARD, on_message), lambda: LINGER_S)
     host.log.info("channels", names=names)
 
 

@@ -58,7 +58,7 @@ async def serve(host: Host[OpsSettings]) -> None:
         effects.afterwards(lambda: comparison.heard(reading))
 
     await host.bus.hear(HEALTH.wildcard, watch.on_health)
-    await host.listen({**handlers, BAR_CLOSED: on_bar_reached, REGIME_READING: on_reading_kept}, LINGER_S)
+    await host.listen({**handlers, BAR_CLOSED: on_bar_reached, REGIME_READING: on_reading_kept}, lambda: LINGER_S)
     host.spawn(pulse.beat_for_ever(), "pulse")
     host.spawn(comparison.compare_for_ever(), "comparison")
 

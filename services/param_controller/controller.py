@@ -32,8 +32,10 @@ from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
 from shared.contracts.parameters import ParamDecision, decision_id
 from shared.contracts.regime import RegimeReading
-from shared.contracts.times import EPOCH, timeframe_length
+from shared.contracts.times import EPOCH, FOR_EVER_MS, from_ms, timeframe_length
 from shared.trading.strategy import Strategy
+
+NEVER = from_ms(FOR_EVER_MS)
 
 
 class ParamController:
@@ -129,8 +131,9 @@ class ParamController:
         strategy = self.strategies.get(key.strategy)
         return strategy is not None and preset_from_bytes(preset, name).source_hash == strategy.source
 
-    def on_execution(self, said: Signal | TradeFill | TradeClosed) -> Sleeve | None:
-        """What the engine wants, did and earned. Returns the sleeve, or None when it is not ours."""
+    def on_execution(self, said: Signal | TradeFill | TradeClosed, on_bar: datetime = EPOCH) -> Sleeve | None:
+        """What the engine wants, did and earned, on the bar that opened then. Returns the sleeve, or None when it is
+        not ours. An epoch that ends by it does so on no reading of an older bar, whichever message was faster."""
         sleeve = self.sleeve(key_of(said))
         if sleeve is None:
             return None
@@ -140,7 +143,7 @@ class ParamController:
             case TradeFill():
                 sleeve.holding = after_fill(sleeve.holding, said)
             case TradeClosed():
-                sleeve.holding = after_close(sleeve.holding, said)
+                sleeve.holding = after_close(sleeve.holding, said, on_bar)
                 if sleeve.current is not None and sleeve.current.decision_id == said.decision_id:
                     sleeve.earned.append(Earned(said.closed_at, said.trade_id, said.result_r))
         return sleeve
@@ -149,7 +152,7 @@ class ParamController:
 
     def may_be_due(self, sleeve: Sleeve, reading: RegimeReading) -> bool:
         """Whether a decision may fall on this reading, for all that is known before the engine has come to its bar."""
-        if reading.is_history:
+        if reading.is_history or self._waits_for_its_trade(sleeve) or reading.opened_at < sleeve.holding.settled_on:
             return False
         current, closed_at = sleeve.current, reading.happened_at
         if current is None or current.preset_id not in sleeve.admitted(closed_at):
@@ -158,7 +161,10 @@ class ParamController:
         return age >= self.policy.epoch_bars
 
     def idle_until(self, reading: RegimeReading) -> datetime:
-        """Opened-at of the first bar after this reading's on which a decision of its series may fall due."""
+        """Opened-at of the first bar after this reading's on which a decision of its series may fall due.
+
+        While positions are held that may be for ever: that a trade has closed will change it.
+        """
         length = timeframe_length(reading.timeframe)
         soonest = reading.opened_at + length
         epochs = (
@@ -166,8 +172,14 @@ class ParamController:
             if sleeve.current is None or sleeve.current.preset_id not in sleeve.admitted(soonest + length)
             else sleeve.current.decided_on + self.policy.epoch_bars * length
             for sleeve in self.hear(reading)
+            if not self._waits_for_its_trade(sleeve)
         )
-        return max(soonest, min(epochs, default=soonest))
+        return max(soonest, min(epochs, default=NEVER))
+
+    def _waits_for_its_trade(self, sleeve: Sleeve) -> bool:
+        """Whether the epoch cannot end before the trade that was entered under it has closed."""
+        current = sleeve.current
+        return current is not None and sleeve.holding.is_filled and _is_held(sleeve, current)
 
     def turn(self, sleeve: Sleeve, reading: RegimeReading) -> Turn | None:
         """End the epoch and begin the next, if that is due. Everything up to this reading's close must be known."""

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
-from shared.contracts.times import timeframe_length
+from shared.contracts.times import EPOCH, timeframe_length
 
 LAPSE_BARS = 2  # an entry wanted at the close of t is filled on t+1, on paper and at the venue
 
@@ -24,19 +24,23 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     wanted: float = 0.0  # exposure last asked for
     wanted_under: str = ""
     wanted_at: datetime | None = None
+    settled_on: datetime = EPOCH  # opened-at of the bar on which the last trade closed
 
 
 def after_signal(holding: Holding, signal: Signal) -> Holding:
     """Another exposure is wanted."""
     if signal.exposure == 0.0:
         under = holding.under if holding.is_filled else None
-        return Holding(under=under, is_filled=holding.is_filled, wanted_at=signal.closed_at)
+        return Holding(
+            under=under, is_filled=holding.is_filled, wanted_at=signal.closed_at, settled_on=holding.settled_on
+        )
     return Holding(
         under=signal.decision_id if holding.under is None else holding.under,
         is_filled=holding.is_filled,
         wanted=signal.exposure,
         wanted_under=signal.decision_id,
         wanted_at=signal.closed_at,
+        settled_on=holding.settled_on,
     )
 
 
@@ -46,12 +50,14 @@ def after_fill(holding: Holding, _fill: TradeFill) -> Holding:
     return msgspec.structs.replace(holding, under=under, is_filled=True)
 
 
-def after_close(holding: Holding, trade: TradeClosed) -> Holding:
-    """The sleeve came back to flat; or, where the other side was wanted, went through it in one fill."""
+def after_close(holding: Holding, trade: TradeClosed, on_bar: datetime = EPOCH) -> Holding:
+    """The sleeve came back to flat on the bar that opened then; or, where the other side was wanted, went through it
+    in one fill."""
+    settled_on = max(holding.settled_on, on_bar)
     is_flip = holding.wanted < 0.0 if trade.side == "long" else holding.wanted > 0.0
     if is_flip:
-        return msgspec.structs.replace(holding, under=holding.wanted_under, is_filled=True)
-    return Holding()
+        return msgspec.structs.replace(holding, under=holding.wanted_under, is_filled=True, settled_on=settled_on)
+    return Holding(settled_on=settled_on)
 
 
 def at_bar(holding: Holding, closed_at: datetime, timeframe: str) -> Holding:

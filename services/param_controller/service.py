@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import ExitStack
+from datetime import datetime
 
 from services.param_controller.controller import ParamController
 from services.param_controller.memory import (
@@ -26,6 +27,7 @@ from services.param_controller.settings import ParamSettings
 from services.param_controller.sleeves import Policy, Series, key_of, series_of
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
+from shared.contracts.market import BarClosed
 from shared.contracts.regime import RegimeReading
 from shared.contracts.subjects import (
     PARAM_DECISION,
@@ -37,13 +39,14 @@ from shared.contracts.subjects import (
     TRADE_CLOSED,
     TRADE_FILL,
 )
-from shared.contracts.times import to_ms
+from shared.contracts.times import EPOCH, from_ms, to_ms
 from shared.contracts.wire import Envelope, message_id
 from shared.runtime.listening import Effects
 from shared.runtime.progress import Heard
 from shared.runtime.service import Host, Service
 from shared.trading.strategies import find_strategy, load_strategies
 
+LINGER_S = 0.1  # readings on which nothing can fall due are taken together; who waits for us hurries us
 EXECUTION = ("Signal:", "TradeFill:", "TradeClosed:")  # what we hear of the engine, in one stream, in its order
 REMEMBERED = 4096
 
@@ -58,7 +61,6 @@ async def serve(host: Host[ParamSettings]) -> None:
     await recall(host.store, controller)
     engine = EngineWatch(host)
     await engine.recall()
-    await host.progress.hear_others(["engine"])
 
     async def on_reading(reading: RegimeReading, effects: Effects) -> None:
         if any(controller.may_be_due(sleeve, reading) for sleeve in controller.hear(reading)):
@@ -113,12 +115,26 @@ async def serve(host: Host[ParamSettings]) -> None:
             )
 
     async def on_execution(said: Signal | TradeFill | TradeClosed, effects: Effects) -> None:
-        sleeve = controller.on_execution(said)
+        on_bar = None if effects.cause is None else bar_of(effects.cause.correlation)
+        sleeve = controller.on_execution(said, on_bar or EPOCH)
         if sleeve is not None:
             effects.add(keep_holding(sleeve.key, sleeve.holding))
             if isinstance(said, TradeClosed):
                 effects.add(keep_trade(sleeve.key, said))
+                settle(said, on_bar, effects)
         effects.afterwards(lambda: engine.heard(message_id(said)))
+
+    def settle(trade: TradeClosed, on_bar: datetime | None, effects: Effects) -> None:
+        """The epoch may end now: on the last reading, if the trade closed on its bar or before it, else on a later one."""
+        last, cause = controller.readings.get(Series(trade.venue, trade.symbol, trade.timeframe)), effects.cause
+        if last is None:
+            return
+        if on_bar is not None and on_bar <= last.opened_at:
+            effects.add(keep_reading(last))
+            effects.afterwards(lambda: go_on_from(last, cause))
+        else:
+            effects.afterwards(lambda: idle_again(last))
+            effects.afterwards(host.bus.hurry)
 
     async def on_promotion(said: PresetPromoted | PresetDemoted, effects: Effects) -> None:
         arm = controller.promote(said) if isinstance(said, PresetPromoted) else controller.demote(said)
@@ -136,9 +152,14 @@ async def serve(host: Host[ParamSettings]) -> None:
             host.web.include_router(routes(host, controller), prefix=prefix)
     for reading in list(controller.readings.values()):  # what was under way when we stopped
         go_on_from(reading, None)
+
+    def linger() -> float:
+        soon = (controller.idle_until(last) <= last.happened_at for last in controller.readings.values())
+        return 0.0 if any(soon) else LINGER_S
+
+    await host.listen({REGIME_READING: on_reading}, linger)
     await host.listen(
         {
-            REGIME_READING: on_reading,
             PRESET_PROMOTED: on_promotion,
             PRESET_DEMOTED: on_promotion,
             SIGNAL: on_execution,
@@ -148,13 +169,18 @@ async def serve(host: Host[ParamSettings]) -> None:
     )
 
 
+def bar_of(message: str) -> datetime | None:
+    """When the bar opened that a message id names, if it names one."""
+    kind, _, about = message.partition(":")
+    return from_ms(int(about.rpartition(".")[2])) if kind == BarClosed.__name__ else None
+
+
 class EngineWatch:
     """How far the engine has come, and whether we have heard all that it said on the way."""
 
     def __init__(self, host: Host[ParamSettings]) -> None:
         self._host = host
         self._heard: OrderedDict[str, None] = OrderedDict()
-        self._since = host.clock.monotonic()
 
     async def recall(self) -> None:
         """Remember what was heard before the start, and say so."""
@@ -173,20 +199,17 @@ class EngineWatch:
     async def until_it_has_come_to(self, reading: RegimeReading) -> None:
         """Wait until the engine is past this reading's bar and we know what it did there, or until it is silent."""
         series, opened_ms = f"{reading.symbol}.{reading.timeframe}", to_ms(reading.opened_at)
+        since, patience_s = self._host.clock.monotonic(), self._host.settings.engine_patience_s
 
-        def holds() -> bool:
-            engine = self._host.progress.of("engine")
-            if self._is_silent(engine):
-                return self._host.clock.monotonic() - self._since > self._host.settings.engine_patience_s
+        def holds(engine: Heard) -> bool:
+            silent_s = (self._host.clock.wall() - engine.said_at).total_seconds()
+            if silent_s > patience_s:
+                return self._host.clock.monotonic() - since > patience_s
             told = [message for message in engine.told if message.startswith(EXECUTION)]
             # The stream keeps their order, so who has heard the last one has heard them all.
             return engine.at.get(series, -1) >= opened_ms and (not told or told[-1] in self._heard)
 
-        await self._host.progress.until(holds)
-
-    def _is_silent(self, engine: Heard) -> bool:
-        age = (self._host.clock.wall() - engine.said_at).total_seconds()
-        return age > self._host.settings.engine_patience_s
+        await self._host.progress.until("engine", holds)
 
 
 SERVICE = Service("param_controller", ParamSettings, serve, TABLES)

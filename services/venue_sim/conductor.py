@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -33,7 +33,9 @@ class Conductor:
         clock: Clock,
         health: Health,
         hang_up_every_bars: int = 0,
+        ask: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`ask` tells a service that it is waited for, see `ProgressKeeper.ask`."""
         self.venue = venue
         self.finished = False
         self._lockstep = lockstep
@@ -41,6 +43,7 @@ class Conductor:
         self._clock = clock
         self._health = health
         self._hang_up_every_bars = hang_up_every_bars
+        self._ask = ask
         self._steps = 0
         self._times = StepTimes()
         self._somebody_came = asyncio.Event()
@@ -71,7 +74,9 @@ class Conductor:
                 next_at = max(next_at + 1.0 / self._speed, self._clock.monotonic())
                 await asyncio.sleep(next_at - self._clock.monotonic())
             began, bars = self._clock.monotonic(), sum(self._told().values())
+            before = self.venue.last_bars
             await self._step()
+            await self._wake(before)
             waited_for = await self._until_all_came()
             self._times.took(self._clock.monotonic() - began, sum(self._told().values()) - bars, waited_for)
         self.finished = True
@@ -83,6 +88,12 @@ class Conductor:
         if self._hang_up_every_bars and self._steps % self._hang_up_every_bars == 0:
             self.venue.market_streams.hang_up()  # and this bar's frame is lost with the stream
         await self.venue.close_bars()
+
+    async def _wake(self, before: Mapping[str, int]) -> None:
+        """Ask those who had nothing to do up to here, and let what they hear gather, to come to this bar at once."""
+        if self._ask is not None:
+            for name in self._lockstep.sleepers(before, self.venue.last_bars):
+                await self._ask(name)
 
     async def _until_all_came(self, fills: Sequence[Trade] = ()) -> set[str]:
         """Returns whom we waited for, and why."""

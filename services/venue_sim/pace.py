@@ -74,17 +74,29 @@ class LockStep:
             if (reason := self._missing(name, {} if is_history and name not in FOLLOWERS else last_bars, tuple(fills)))
         ]
 
+    def sleepers(self, before: Mapping[str, int], last_bars: Mapping[str, int]) -> list[str]:
+        """Who is waited for at these bars, and had not come to the bars before them because it was idle."""
+        return [
+            name
+            for name, progress in self._last.items()
+            if self._behind(progress, last_bars)
+            and any(progress.at.get(series, -1) < opened_at for series, opened_at in before.items())
+        ]
+
+    def _behind(self, progress: Progress, last_bars: Mapping[str, int]) -> list[str]:
+        return [
+            series
+            for series, opened_at in last_bars.items()
+            if progress.at.get(series, -1) < opened_at and progress.idle_until.get(series, 0) <= opened_at
+        ]
+
     def _missing(self, name: str, last_bars: Mapping[str, int], fills: tuple[int, ...]) -> str:
         progress = self._last.get(name)
         if progress is None:
             return "has said nothing yet"
         if progress.holding:
             return progress.holding
-        behind = [
-            series
-            for series, opened_at in last_bars.items()
-            if progress.at.get(series, -1) < opened_at and progress.idle_until.get(series, 0) <= opened_at
-        ]
+        behind = self._behind(progress, last_bars)
         if behind:
             return f"is behind on {', '.join(behind)}"
         if self._owed[name]:

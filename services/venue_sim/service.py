@@ -43,6 +43,7 @@ async def serve(host: Host[VenueSettings]) -> None:
         host.clock,
         host.health,
         settings.hang_up_every_bars,
+        host.progress.ask,
     )
     if host.web is not None:
         from services.venue_sim.routes import routes  # FastAPI only where it serves

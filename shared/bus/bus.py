@@ -29,6 +29,8 @@ class Delivery(NamedTuple):
 
 Take = Callable[[list[Delivery]], Awaitable[None]]
 Since = Callable[[], datetime | None]
+Linger = Callable[[], float]  # seconds
+Deaf = Callable[[], Awaitable[None]]  # ends what `hear` began
 
 
 class Bus(Protocol):
@@ -45,22 +47,26 @@ class Bus(Protocol):
         ...
 
     async def consume(
-        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
+        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger: Linger | None = None
     ) -> None:
         """Deliver the stream's messages that match, in order, in batches of at most 256, to `take`, from now on.
 
         At each start and after each reconnect delivery begins anew at `since()` (None: at the stream's beginning), so
-        the order holds whatever was under way; who takes must know what it has already taken. Who is in no hurry lets a
-        batch gather for `linger_s`. What `take` raises ends the bus: see `failed`.
+        the order holds whatever was under way; who takes must know what it has already taken. Who is in no hurry lets
+        the next batch gather for `linger()` seconds, asked after each. What `take` raises ends the bus: see `failed`.
         """
+        ...
+
+    def hurry(self) -> None:
+        """Whatever gathers now is delivered at once, and so is the first message that comes then."""
         ...
 
     async def say(self, subject: str, payload: bytes) -> None:
         """Say it to whoever listens now. May be lost."""
         ...
 
-    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> None:
-        """Call `take(subject, payload)` for what is said from now on."""
+    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> Deaf:
+        """Call `take(subject, payload)` for what is said from now on, until what is returned is called."""
         ...
 
     async def put_artifact(self, name: str, content: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from shared.bus.bus import ARTIFACT_BYTES, Delivery, Outgoing, Since, Take
+from shared.bus.bus import ARTIFACT_BYTES, Deaf, Delivery, Linger, Outgoing, Since, Take
 from shared.contracts.errors import BadMessage
 from shared.contracts.subjects import STREAMS, Stream, Subject
 from shared.contracts.wire import Message, open_envelope, unpack
@@ -74,7 +74,7 @@ class MemoryBus:
             event.set()
 
     async def consume(
-        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
+        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger: Linger | None = None
     ) -> None:
         event = asyncio.Event()
         self.server.more.append(event)
@@ -105,15 +105,24 @@ class MemoryBus:
             if not failure.done():
                 failure.set_exception(error)
 
+    def hurry(self) -> None:
+        """Nothing gathers here: a process that takes turns with itself gains nothing by it."""
+
     async def say(self, subject: str, payload: bytes) -> None:
         for ear in list(self.server.ears):
             if matches(ear.words, subject):
                 ear.take(subject, payload)
 
-    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> None:
+    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> Deaf:
         ear = _Ear(subject_filter.split("."), take)
         self._ears.append(ear)
         self.server.ears.append(ear)
+
+        async def stop() -> None:
+            self._ears = [other for other in self._ears if other is not ear]
+            self.server.ears = [other for other in self.server.ears if other is not ear]
+
+        return stop
 
     async def put_artifact(self, name: str, content: bytes) -> None:
         if len(content) > ARTIFACT_BYTES:

@@ -39,7 +39,7 @@ from nats.js.api import (
 from nats.js.errors import APIError, KeyNotFoundError, NotFoundError
 from nats.js.kv import KeyValue
 
-from shared.bus.bus import ARTIFACT_BYTES, Delivery, Outgoing, Since, Take
+from shared.bus.bus import ARTIFACT_BYTES, Deaf, Delivery, Linger, Outgoing, Since, Take
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.contracts.subjects import STREAMS, Stream
 
@@ -170,11 +170,15 @@ class NatsBus:
             await self._receipts.publish(batch)
 
     async def consume(
-        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger_s: float = 0.0
+        self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger: Linger | None = None
     ) -> None:
-        pull = _Pull(self._client, self._quick, name, stream.name, list(filters), take, since, linger_s)
+        pull = _Pull(self._client, self._quick, name, stream.name, list(filters), take, since, linger)
         self._pulls.append(pull)
         pull.start().add_done_callback(self._pull_ended)
+
+    def hurry(self) -> None:
+        for pull in self._pulls:
+            pull.hurry()
 
     def _pull_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or self._failure.done():
@@ -201,11 +205,11 @@ class NatsBus:
         if self._client.is_connected:  # else it would be buffered, and be late: what is said here may be lost
             await self._client.publish(subject, payload)
 
-    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> None:
+    async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> Deaf:
         async def on(message: Msg) -> None:
             take(message.subject, message.data)
 
-        await self._client.subscribe(subject_filter, cb=on)
+        return (await self._client.subscribe(subject_filter, cb=on)).unsubscribe
 
     async def put_artifact(self, name: str, content: bytes) -> None:
         if len(content) > ARTIFACT_BYTES:
@@ -301,9 +305,10 @@ class _Pull:
         filters: list[str],
         take: Take,
         since: Since,
-        linger_s: float,
+        linger: Linger | None,
     ) -> None:
-        self._linger_s = linger_s
+        self._linger = linger
+        self._hurried = asyncio.Event()
         self._client, self._streams = client, streams
         self._name, self._stream, self._filters = name, stream, filters
         self._take, self._since = take, since
@@ -346,9 +351,25 @@ class _Pull:
             batch = await self._next()
             if batch:
                 await self._take([Delivery(m.subject, m.data, m.metadata.timestamp) for m in batch])
-                await asyncio.sleep(self._linger_s)  # 0: the others' turn, taking may never have waited
-                if self._linger_s and not self._anew:
-                    await self._ask()
+                await asyncio.sleep(0)  # the others' turn: taking may never have waited
+                if self._linger is not None:
+                    await self._gather(self._linger())
+
+    def hurry(self) -> None:
+        """Who waits for what is taken here should not wait for a batch to gather."""
+        self._hurried.set()
+
+    async def _gather(self, linger_s: float) -> None:
+        """Let the next batch gather for so long, unless somebody hurries us; then ask for it."""
+        if linger_s > 0.0:
+            try:
+                async with asyncio.timeout(linger_s):
+                    await self._hurried.wait()
+            except TimeoutError:
+                pass
+        self._hurried.clear()
+        if not self._anew:
+            await self._ask()
 
     async def _next(self) -> list[Msg]:
         """What is queued, at least one message; empty when delivery begins anew."""
@@ -407,7 +428,7 @@ class _Pull:
         self._left = BATCH
         self._asked += 1
         request = {"batch": BATCH, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
-        if self._linger_s:  # all that is there, else the first that comes; then this pull is over
+        if self._linger is not None:  # all that is there, else the first that comes; then this pull is over
             request["no_wait"] = True
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         await self._client.publish(subject, json.dumps(request).encode(), f"{self._inbox}.{self._asked}")
@@ -420,9 +441,9 @@ class _Pull:
             if status is None:
                 self._queue.append(message)
                 self._left -= 1
-                if not self._linger_s or self._left <= 0:
+                if self._linger is None or self._left <= 0:
                     self._wake.set()
-                if not self._linger_s and self._left <= 0:  # a used-up pull sends no status: count
+                if self._linger is None and self._left <= 0:  # a used-up pull sends no status: count
                     await self._ask()
             elif status == "100":
                 if not self._queue and not self._anew:
@@ -430,7 +451,7 @@ class _Pull:
             elif status == "409" and "Consumer Deleted" in (message.headers or {}).get("Description", ""):
                 self.begin_anew()
             elif message.subject == f"{inbox}.{self._asked}":  # 404, 408, 409: this pull is over
-                if self._linger_s and self._queue:
+                if self._linger is not None and self._queue:
                     self._wake.set()  # what had gathered; asked again some time after it is taken
                 else:
                     await self._ask()

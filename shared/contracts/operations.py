@@ -16,8 +16,9 @@ class Progress(Message, frozen=True, kw_only=True):
 
     `at` holds "SYMBOL.TIMEFRAME" -> opened-at of the last bar (ms). `booked` names what else it has taken in
     (message ids of promotions and decisions, trade ids), `told` what it said that others must book before they
-    decide on this bar, oldest first: each second the last 256, in between what is new since. Before the bar that
-    `idle_until` names nobody need wait for it, as long as nothing is said to it that it must book. Core NATS.
+    decide on this bar, oldest first: the last 256 where it `is_whole`, each second and when asked, in between what is
+    new since. Before the bar that `idle_until` names nobody need wait for it, as long as nothing is said to it that it
+    must book. Core NATS.
     """
 
     service: str
@@ -29,6 +30,7 @@ class Progress(Message, frozen=True, kw_only=True):
     idle_until: dict[str, int] = msgspec.field(
         default_factory=dict[str, int]
     )  # series -> opened-at (ms) of the first bar on which it may have something to do
+    is_whole: bool = False
     said_at: datetime
 
     def __post_init__(self) -> None:
@@ -37,6 +39,25 @@ class Progress(Message, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         return f"{self.service}.{to_ms(self.said_at)}"
+
+    @property
+    def happened_at(self) -> datetime:
+        return self.said_at
+
+
+class Asked(Message, frozen=True, kw_only=True):
+    """Somebody waits for this service: it lets nothing gather now, and says how far it has come. Core NATS."""
+
+    service: str
+    asked_by: str
+    said_at: datetime
+
+    def __post_init__(self) -> None:
+        require_token(self, self.service, self.asked_by)
+
+    @property
+    def key(self) -> str:
+        return f"{self.service}.{self.asked_by}.{to_ms(self.said_at)}"
 
     @property
     def happened_at(self) -> datetime:

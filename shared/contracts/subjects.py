@@ -231,6 +231,7 @@ AUDITED = Subject("audit.{service}", operations.Audited, OPS, EVERYONE, ("ops_ap
 PARKED = Subject("dlq.{stream}", operations.Parked, OPS, EVERYONE, ("ops_api", "notifier"))
 # core NATS, not kept
 PROGRESS = Subject("progress.{service}", operations.Progress, None, EVERYONE, ("venue_sim", "param_controller"))
+ASKED = Subject("asked.{service}", operations.Asked, None, ("venue_sim", "param_controller"), EVERYONE)
 HEALTH = Subject("health.{service}", operations.Health, None, EVERYONE, ("ops_api", "notifier"))
 
 

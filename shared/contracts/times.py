@@ -22,6 +22,7 @@ TIMEFRAMES: dict[str, timedelta] = {
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+FOR_EVER_MS = 2**47  # as a time (ms): the year 6429, which no bar will reach
 
 
 def timeframe_length(timeframe: str) -> timedelta:

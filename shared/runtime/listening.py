@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from shared.bus.bus import Bus, Delivery, Outgoing
+from shared.bus.bus import Bus, Delivery, Linger, Outgoing
 from shared.bus.memory import matches
 from shared.contracts import subjects
 from shared.contracts.errors import BadMessage, TryAgain
@@ -142,7 +142,7 @@ class Listener:
         """Rows of the outbox that were not acknowledged yet."""
         return len(self._to_tell)
 
-    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger_s: float = 0.0) -> None:
+    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger: Linger | None = None) -> None:
         """Hear these subjects from where we left off, each stream in its order."""
         by_stream: dict[Stream, list[tuple[Subject[Any], Handler]]] = defaultdict(list)
         for subject, handler in handlers.items():
@@ -156,7 +156,7 @@ class Listener:
                 [subject.wildcard for subject, _ in heard_here],
                 self._taker(stream, heard_here),
                 lambda stream=stream: self._since(stream),
-                linger_s,
+                linger,
             )
 
     def _since(self, stream: Stream) -> datetime | None:

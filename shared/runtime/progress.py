@@ -16,8 +16,8 @@ from datetime import datetime
 
 from shared.bus.bus import Bus
 from shared.contracts.errors import BadMessage
-from shared.contracts.operations import Progress
-from shared.contracts.subjects import PROGRESS
+from shared.contracts.operations import Asked, Progress
+from shared.contracts.subjects import ASKED, PROGRESS
 from shared.contracts.times import EPOCH, to_ms
 from shared.contracts.wire import open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
@@ -27,7 +27,6 @@ from shared.runtime.store import Store
 FACT = "progress."  # names of the facts that keep it
 BEAT_S = 1.0
 REMEMBERED = 256  # ids in `booked` and `told`
-FOR_EVER_MS = 2**53  # idle until then: nobody ever waits for this service
 
 
 class ProgressKeeper:
@@ -45,8 +44,6 @@ class ProgressKeeper:
         self._holds: list[str] = []
         self._changed = asyncio.Event()
         self.is_held_back: Callable[[], bool] = lambda: False  # by a full outbox
-        self._others: dict[str, Heard] = {}
-        self._unread: deque[bytes] = deque(maxlen=1024)  # a beat carries what an older one said
         self._waiters: list[asyncio.Future[None]] = []
 
     # -- our own -----------------------------------------------------------------------------------------------------
@@ -95,7 +92,7 @@ class ProgressKeeper:
         """These messages or trades were taken in."""
         self._booked.add(ids)
         self._changed.set()
-        self._ask_again()  # what we wait for may be that we have heard it ourselves
+        self._look_again()  # what we wait for may be that we have heard it ourselves
 
     def told(self, *ids: str) -> None:
         """These must be booked by their listeners before they decide on this bar."""
@@ -124,7 +121,8 @@ class ProgressKeeper:
             self._changed.set()
 
     async def say_for_ever(self) -> None:
-        """Say it after each change; and each second whole, so that a lost message costs a beat and not a hang."""
+        """Say it after each change; whole when we are asked, and each second, so that a lost message costs a beat and
+        not a hang."""
         loop = asyncio.get_running_loop()
         is_beat = True
 
@@ -133,11 +131,19 @@ class ProgressKeeper:
             is_beat = True
             self._changed.set()
 
+        def on_asked(_subject: str, _payload: bytes) -> None:
+            self._bus.hurry()
+            beat()
+
+        await self._bus.hear(f"{ASKED.root}.{self.service}", on_asked)
+        timer = loop.call_later(BEAT_S, beat)
+
         while True:
             message = self._message(is_beat)
             if is_beat:
                 is_beat = False
-                loop.call_later(BEAT_S, beat)
+                timer.cancel()
+                timer = loop.call_later(BEAT_S, beat)
             await self._bus.say(PROGRESS.of(message), pack(wrap(message, self.service)))
             await self._changed.wait()
             self._changed.clear()
@@ -153,53 +159,53 @@ class ProgressKeeper:
             told=self._told.to_say(is_beat),
             holding=self.holding,
             idle_until=self._idle_until,
+            is_whole=is_beat,
             said_at=self._clock.wall(),
         )
 
     # -- the others' -------------------------------------------------------------------------------------------------
 
-    async def hear_others(self, services: Iterable[str]) -> None:
-        """Listen to what these say. Only services that wait for others need it."""
-        for service in services:
-            await self._bus.hear(f"{PROGRESS.root}.{service}", self._on_progress)
+    async def until(self, service: str, holds: Callable[[Heard], bool]) -> None:
+        """Wait until this is true of what that service says of itself; silence is asked about each second, and counts.
 
-    def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self._unread.append(payload)  # read when somebody wants to know: it is said at each bar
-        self._ask_again()
+        It speaks at each bar, so it is heard only while somebody waits for it, and is asked for its word at once.
+        """
+        heard = Heard()
 
-    def _ask_again(self) -> None:
+        def on_progress(_subject: str, payload: bytes) -> None:
+            try:
+                said = open_envelope(unpack(payload), Progress)
+            except BadMessage:
+                return  # it is said again within a second
+            if said.is_whole or heard.said_at > EPOCH:  # what was told before is in a whole one alone
+                heard.take(said)
+                self._look_again()
+
+        stop_hearing = await self._bus.hear(f"{PROGRESS.root}.{service}", on_progress)
+        try:
+            await self.ask(service)
+            while not holds(heard):
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        await waiter
+                except TimeoutError:
+                    await self.ask(service)
+                finally:
+                    self._waiters.remove(waiter)
+        finally:
+            await stop_hearing()
+
+    async def ask(self, service: str) -> None:
+        """Ask that service to say how far it has come, and to let nothing gather: it is waited for."""
+        asked = Asked(service=service, asked_by=self.service, said_at=self._clock.wall())
+        await self._bus.say(ASKED.of(asked), pack(wrap(asked, self.service)))
+
+    def _look_again(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _read(self) -> None:
-        while self._unread:
-            try:
-                said = open_envelope(unpack(self._unread.popleft()), Progress)
-            except BadMessage:
-                continue  # it is said again within a second
-            heard = self._others.setdefault(said.service, Heard())
-            heard.at, heard.holding, heard.said_at = said.at, said.holding, said.said_at
-            heard.booked.add(said.booked)
-            heard.told.add(said.told)
-
-    def of(self, service: str) -> Heard:
-        """What that service has said of itself; nothing, when it was not heard."""
-        self._read()
-        return self._others.get(service, _NOTHING)
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this is true of what `of` says; asked after each word of theirs, and each beat: silence counts."""
-        while not holds():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                async with asyncio.timeout(BEAT_S):
-                    await waiter
-            except TimeoutError:
-                pass
-            finally:
-                self._waiters.remove(waiter)
 
 
 class _Ids:
@@ -241,5 +247,8 @@ class Heard:
     booked: _Ids = field(default_factory=_Ids)
     told: _Ids = field(default_factory=_Ids)
 
-
-_NOTHING = Heard()
+    def take(self, said: Progress) -> None:
+        """Add its newest word."""
+        self.at, self.holding, self.said_at = said.at, said.holding, said.said_at
+        self.booked.add(said.booked)
+        self.told.add(said.told)

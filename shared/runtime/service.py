@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 import structlog
 
-from shared.bus.bus import Bus
+from shared.bus.bus import Bus, Linger
 from shared.contracts.errors import NeedsOperator
 from shared.contracts.operations import Alert
 from shared.contracts.operations import Health as HealthMessage
@@ -99,9 +99,9 @@ class Host(Generic[S]):
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger_s: float = 0.0) -> None:
+    async def listen(self, handlers: Mapping[Subject[Any], Handler], linger: Linger | None = None) -> None:
         """Hear these subjects from where we left off. See `Listener`. Who decides nothing may let batches gather."""
-        await self.listener.listen(handlers, linger_s)
+        await self.listener.listen(handlers, linger)
 
     async def act(self, work: Callable[[Effects], Awaitable[None]]) -> None:
         """Do something that no message caused, in its turn, with the same guarantees."""

@@ -286,6 +286,7 @@ SAMPLES: tuple[Message, ...] = (
     operations.Progress(
         service="engine", venue="sim", at={"BTC-USDT.1h": 1704110400000}, booked=("x",), told=("y",), said_at=CLOSED
     ),
+    operations.Asked(service="param_controller", asked_by="venue_sim", said_at=CLOSED),
     operations.Health(
         service="engine", ready=False, waiting_for=("nats",), version="0.1.0", restarts=1, said_at=CLOSED
     ),

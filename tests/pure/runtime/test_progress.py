@@ -10,22 +10,28 @@ from shared.contracts.operations import Progress
 from shared.contracts.times import from_ms
 from shared.contracts.wire import open_envelope, unpack
 from shared.runtime.clock import VenueClock
-from shared.runtime.progress import REMEMBERED, ProgressKeeper
+from shared.runtime.progress import REMEMBERED, Heard, ProgressKeeper
 
 
 async def test_what_was_booked_long_ago_is_forgotten_by_who_heard_of_it_and_takes_no_room() -> None:
     server = MemoryServer()
     engine = ProgressKeeper("engine", MemoryBus(server), VenueClock())
     listener = ProgressKeeper("param_controller", MemoryBus(server), VenueClock())
-    await listener.hear_others(["engine"])
+    heard: list[Heard] = []
+
+    def look(said: Heard) -> bool:
+        heard[:] = [said]
+        return False
+
     saying = asyncio.create_task(engine.say_for_ever())
+    waiting = asyncio.create_task(listener.until("engine", look))
 
     async def book(first: int, count: int) -> int:
         for number in range(first, first + count):
             engine.booked(f"TradeFill:sim.BTC-USDT.{number:06}")
             if number % 50 == 49:
                 await asyncio.sleep(0)  # its turn to say it
-                listener.of("engine")
+                await asyncio.sleep(0)  # and the other's to look at it
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -34,12 +40,13 @@ async def test_what_was_booked_long_ago_is_forgotten_by_who_heard_of_it_and_take
         after = await book(20_000, 20_000)
     finally:
         tracemalloc.stop()
-        saying.cancel()
-        await asyncio.gather(saying, return_exceptions=True)
+        for task in (saying, waiting):
+            task.cancel()
+        await asyncio.gather(saying, waiting, return_exceptions=True)
 
-    heard = list(listener.of("engine").booked)
-    assert len(heard) == REMEMBERED
-    assert heard[-1] == "TradeFill:sim.BTC-USDT.039999"
+    booked = list(heard[0].booked)
+    assert len(booked) == REMEMBERED
+    assert booked[-1] == "TradeFill:sim.BTC-USDT.039999"
     assert after - before < 200_000  # 20,000 ids that nobody needs would be 2 MB
 
 

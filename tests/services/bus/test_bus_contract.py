@@ -128,7 +128,7 @@ async def test_messages_come_in_the_order_in_which_they_were_published(bus: Bus)
 async def test_who_lets_batches_gather_misses_nothing_and_hears_what_comes_alone_at_once(bus: Bus) -> None:
     ear = Ear()
     await publish(bus, [outgoing(bar(n)) for n in range(300)])  # more than a batch
-    await bus.consume("ops_api", MD, [BAR_CLOSED.wildcard], ear.take, lambda: None, 0.05)
+    await bus.consume("ops_api", MD, [BAR_CLOSED.wildcard], ear.take, lambda: None, lambda: 0.05)
     await ear.until(300)
     for n in range(300, 340):
         await publish(bus, [outgoing(bar(n))])
@@ -136,6 +136,34 @@ async def test_who_lets_batches_gather_misses_nothing_and_hears_what_comes_alone
     heard = await ear.until(340)
 
     assert [unpack(d.payload).id for d in heard] == [message_id(bar(n)) for n in range(340)]
+
+
+async def test_who_is_waited_for_lets_nothing_gather(bus: Bus) -> None:
+    ear = Ear()
+    await bus.consume("param_controller", MD, [BAR_CLOSED.wildcard], ear.take, lambda: None, lambda: 3600.0)
+    await publish(bus, [outgoing(bar(0))])
+    await ear.until(1)  # from here on it would gather for an hour
+
+    bus.hurry()
+    await publish(bus, [outgoing(bar(1))])
+
+    assert [unpack(d.payload).id for d in await ear.until(2)] == [message_id(bar(0)), message_id(bar(1))]
+
+
+async def test_who_stops_hearing_is_told_no_more(bus: Bus) -> None:
+    first: asyncio.Queue[bytes] = asyncio.Queue()
+    second: asyncio.Queue[bytes] = asyncio.Queue()
+    stop = await bus.hear("progress.engine", lambda _, payload: first.put_nowait(payload))
+    await bus.hear("progress.engine", lambda _, payload: second.put_nowait(payload))
+    await bus.say("progress.engine", b"bar 7")
+    async with asyncio.timeout(5):
+        assert [await first.get(), await second.get()] == [b"bar 7", b"bar 7"]
+
+        await stop()
+        await bus.say("progress.engine", b"bar 8")
+
+        assert await second.get() == b"bar 8"
+    assert first.empty()
 
 
 async def test_publishing_nothing_is_no_error(bus: Bus) -> None:

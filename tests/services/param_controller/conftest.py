@@ -168,6 +168,7 @@ class Around:
         self._count = 0
         self._heard = asyncio.Event()
         self._known: set[str] = set()
+        self._booked: set[str] = set()  # by the controller
 
     async def begin(self) -> None:
         await self.voice.hear("progress.param_controller", self._on_progress)
@@ -193,6 +194,7 @@ class Around:
             venue="sim",
             at={} if self.engine_at < 0 else {"BTC-USDT.1m": to_ms(START + self.engine_at * MINUTE)},
             told=tuple(self.engine_told[-256:]),
+            is_whole=True,
             said_at=VenueClock().wall(),
         )
         await self.voice.say(PROGRESS.of(progress), pack(wrap(progress, "engine")))
@@ -216,17 +218,19 @@ class Around:
                         await self.engine_says()
 
     def has_come_to(self, bar: int) -> bool:
-        """Whether the next bar may be told: it is there, holds nothing back, and what it told has been heard."""
+        """Whether the next bar may be told: it is there, holds nothing back, and each has heard what the other told."""
         progress, opened_ms = self.progress, to_ms(START + bar * MINUTE)
         return (
             progress is not None
             and not progress.holding
             and max(progress.at.get("BTC-USDT.1m", -1), progress.idle_until.get("BTC-USDT.1m", 0) - 1) >= opened_ms
             and self._known >= set(progress.told)
+            and self._booked >= set(self.engine_told)
         )
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
         self.progress = open_envelope(unpack(payload), Progress)
+        self._booked.update(self.progress.booked)
         self._heard.set()
 
     async def _take(self, batch: list[Delivery]) -> None:
