@@ -213,6 +213,29 @@ def test_a_choice_stands_until_the_trade_opened_under_it_has_closed() -> None:
     assert (turn.lesson.outcome.reward, turn.lesson.outcome.trade_id) == (1.5, "t45")
 
 
+def test_nothing_can_fall_due_while_the_trade_of_the_epoch_is_open() -> None:
+    of = controller()
+    under = begun(of)
+    of.on_execution(signal(3, 1.0, under))
+    of.on_execution(fill(3))
+    assert of.idle_until(reading(30)) > START + timedelta(days=365_000)
+
+    of.on_execution(trade(31, 0.5, under), START + 31 * MINUTE)
+
+    assert of.idle_until(reading(30)) == START + 31 * MINUTE
+
+
+def test_an_epoch_that_ended_with_a_trade_ends_on_no_reading_of_an_older_bar() -> None:
+    of = controller()
+    under = begun(of)
+    of.on_execution(signal(3, 1.0, under))
+    of.on_execution(fill(3))
+    of.on_execution(trade(31, 0.5, under), START + 31 * MINUTE)  # faster than the readings before it
+    of.on_execution(signal(31, 0.0, under))
+
+    assert [hear(of, bar) is not None for bar in (29, 30, 31)] == [False, False, True]
+
+
 def test_a_wish_to_enter_at_the_close_of_the_last_bar_keeps_the_epoch_open() -> None:
     of = controller()
     of.on_execution(signal(24, 1.0, begun(of)))

@@ -40,6 +40,17 @@ def test_who_is_idle_must_still_book_what_it_was_told() -> None:
     assert lockstep.waiting_for(LAST) == ["param_controller (has not booked PresetDemoted:a)"]
 
 
+def test_who_slept_over_the_bars_before_is_to_be_woken_where_it_has_something_to_do() -> None:
+    lockstep = LockStep(["param_controller", "engine"])
+    lockstep.hear(progress("engine", btc=60_000, eth=60_000))
+    lockstep.hear(progress("param_controller", btc=0, eth=0, idle_until=dict.fromkeys(LAST, 120_000)))
+    before, first = dict.fromkeys(LAST, 60_000), dict.fromkeys(LAST, 0)
+
+    assert lockstep.sleepers(first, before) == []
+    assert lockstep.sleepers(before, LAST) == ["param_controller"]
+    assert lockstep.sleepers(first, LAST) == []  # it came to the bars before: it is awake
+
+
 def test_the_market_waits_for_the_slowest_instrument() -> None:
     lockstep = LockStep(["engine"])
     lockstep.hear(progress("engine", eth=60_000))

@@ -20,6 +20,7 @@ from shared.bus.bus import Bus, Delivery, Outgoing
 from shared.bus.memory import MemoryBus, MemoryServer
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetCandidate, PresetPromoted
+from shared.contracts.market import BarClosed
 from shared.contracts.operations import Progress
 from shared.contracts.parameters import ParamDecision, ParamOutcome
 from shared.contracts.regime import RegimeReading
@@ -65,6 +66,21 @@ def reading(bar: int, *, is_history: bool = False) -> RegimeReading:
         context_schema=CONTEXT_SCHEMA,
         reading_hash="0",
         is_history=is_history,
+    )
+
+
+def bar_closed(bar: int) -> BarClosed:
+    return BarClosed(
+        venue="sim",
+        symbol="BTC-USDT",
+        timeframe="1m",
+        opened_at=START + bar * MINUTE,
+        closed_at=closed(bar),
+        open=100.0,
+        high=100.0,
+        low=100.0,
+        close=100.0,
+        volume=1.0,
     )
 
 
@@ -175,9 +191,10 @@ class Around:
         await self.voice.consume("around", PARAM, ["param.>"], self._take, lambda: None)
         await self.voice.consume("around", GOV, [PRESET_CANDIDATE.wildcard], self._take, lambda: None)
 
-    async def tell(self, *messages: Message) -> None:
-        """Say these, each by its subject."""
-        wrapped = [(message, wrap(message, "test")) for message in messages]
+    async def tell(self, *messages: Message, on: Message | None = None) -> None:
+        """Say these, each by its subject; `on` is the bar that led to them, if one did."""
+        cause = None if on is None else wrap(on, "test")
+        wrapped = [(message, wrap(message, "test", cause)) for message in messages]
         await self.voice.publish([Outgoing(subject_of(m).of(m), pack(e), e.id) for m, e in wrapped])
 
     async def promote(self, *said: PresetPromoted) -> None:
@@ -216,6 +233,9 @@ class Around:
                 except TimeoutError:
                     if engine_is_up:
                         await self.engine_says()
+
+    def has_booked(self, message: Message) -> bool:
+        return message_id(message) in self._booked
 
     def has_come_to(self, bar: int) -> bool:
         """Whether the next bar may be told: it is there, holds nothing back, and each has heard what the other told."""

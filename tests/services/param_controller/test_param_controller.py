@@ -17,7 +17,7 @@ from shared.bus.server import Server
 from shared.contracts.parameters import ParamDecision, ParamOutcome
 from shared.contracts.wire import message_id
 
-from .conftest import DEFAULT, Around, House, a_preset, fill, play, promoted, reading, signal, trade
+from .conftest import DEFAULT, Around, House, a_preset, bar_closed, fill, play, promoted, reading, signal, trade
 
 
 async def test_a_reading_leads_to_a_decision_that_carries_its_story(house: House) -> None:
@@ -82,6 +82,38 @@ async def test_an_entry_on_the_bar_itself_keeps_the_epoch_open(house: House) -> 
     await house.until(lambda: house.has_come_to(5))
 
     assert len(house.decisions) == 1
+
+
+@pytest.mark.parametrize("is_reading_first", [True, False])
+async def test_an_epoch_ends_on_the_bar_on_which_its_trade_closed_whichever_message_is_faster(
+    house: House, is_reading_first: bool
+) -> None:
+    await house.up()
+    await play(house, range(3))  # in on bar 2
+    for bar in range(3, 8):
+        await house.tell(reading(bar))
+        await house.engine_does(bar)
+        await house.until(lambda bar=bar: house.has_come_to(bar))
+    closed = trade(8, 0.5, house.decisions[0])
+    bar_8 = reading(8)
+
+    async def close_it() -> None:
+        house.engine_told.append(message_id(closed))
+        await house.tell(closed, on=bar_closed(8))
+        await house.until(lambda: house.has_booked(closed))
+
+    if is_reading_first:
+        await house.tell(bar_8)
+        await close_it()
+    else:
+        await close_it()
+        assert not house.has_come_to(8)
+        await house.tell(bar_8)
+    await house.engine_does(8)
+    await house.until(lambda: house.has_come_to(8))
+
+    assert [one.decided_on for one in house.decisions] == [reading(0).opened_at, bar_8.opened_at]
+    assert [one.reward for one in house.outcomes] == [0.5]
 
 
 async def test_an_engine_that_is_silent_is_not_waited_for(house: House) -> None:
