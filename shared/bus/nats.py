@@ -1,11 +1,6 @@
 """The bus between processes: a thin layer over nats-py. Streams in JetStream, blobs in its key-value store.
 
-Two things are done differently from nats-py's own subscriptions, both for order and speed:
-
-- A consumer is made anew at each start and reconnect, from the time of the last message that was taken, and nothing is
-  acknowledged. Otherwise what was lost with a connection comes back only after its ack time-out, behind newer messages.
-- One long pull is kept open, answered into a queue. `fetch` asks twice a batch and costs 0.28 of the speed. Who lets
-  batches gather asks for all that is there, now and then: one burst is one wake-up, of the server as well.
+How streams are read is next door in pull.py, how nats-py is spoken to in direct.py.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -17,54 +12,44 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nats
 import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    DeliverPolicy,
     KeyValueConfig,
     RetentionPolicy,
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import APIError, KeyNotFoundError, NotFoundError
+from nats.js.errors import KeyNotFoundError, NotFoundError
 from nats.js.kv import KeyValue
 
-from shared.bus.bus import ARTIFACT_BYTES, Deaf, Delivery, Linger, Outgoing, Since, Take
+from shared.bus.bus import ARTIFACT_BYTES, Deaf, Linger, Outgoing, Since, Take
+from shared.bus.direct import DirectClient
+from shared.bus.pull import Pull
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
 from shared.contracts.subjects import STREAMS, Stream
 
 log = logging.getLogger("trimtab.bus")
 
-BATCH = 256
-PULL_EXPIRES_S = 5.0
-HEARTBEAT_S = 1.0
-MISSED_S = 2.5 * HEARTBEAT_S  # silence after which the pull is asked again
 PUBLISH_TIMEOUT_S = 0.4  # bounds the gap after a server's death: a publish that waits for its ack holds the pump
 CONSUMER_TIMEOUT_S = 0.4  # the same, of a consumer that is asked for while JetStream still starts; asked again
 DEDUPE_WINDOW_S = 600.0
 LEAST_VERSION = (2, 10, 26)  # older ones lose streams on kill -9 (nats-server #6888)
 BUCKET = "artifacts"
-ROUNDING = timedelta(microseconds=2)  # nats-py reads the stream's nanoseconds through a float
 
 
 class NatsBus:
     """A connection that never gives up, and says honestly whether it is up."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: DirectClient) -> None:
         self._client = client
         self._streams: JetStreamContext = client.jetstream(timeout=5.0)
         self._quick: JetStreamContext = client.jetstream(timeout=CONSUMER_TIMEOUT_S)
-        self._pulls: list[_Pull] = []
+        self._pulls: list[Pull] = []
         self._receipts = _Receipts(client)
         self._bucket: KeyValue | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,7 +59,7 @@ class NatsBus:
     @classmethod
     async def connect(cls, url: str, name: str, user: str = "", password: str = "") -> NatsBus:
         """Connect and check the server. Raises NeedsOperator when it is too old or refuses us, TryAgain when absent."""
-        client = Client()
+        client = DirectClient()
         bus_box: list[NatsBus] = []
 
         refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -172,7 +157,7 @@ class NatsBus:
     async def consume(
         self, name: str, stream: Stream, filters: Sequence[str], take: Take, since: Since, linger: Linger | None = None
     ) -> None:
-        pull = _Pull(self._client, self._quick, name, stream.name, list(filters), take, since, linger)
+        pull = Pull(self._client, self._quick, name, stream.name, list(filters), take, since, linger)
         self._pulls.append(pull)
         pull.start().add_done_callback(self._pull_ended)
 
@@ -206,10 +191,10 @@ class NatsBus:
             await self._client.publish(subject, payload)
 
     async def hear(self, subject_filter: str, take: Callable[[str, bytes], None]) -> Deaf:
-        async def on(message: Msg) -> None:
-            take(message.subject, message.data)
-
-        return (await self._client.subscribe(subject_filter, cb=on)).unsubscribe
+        subscription = await self._client.listen(
+            subject_filter, lambda subject, _reply, _head, data: take(subject, data)
+        )
+        return lambda: self._client.deafen(subscription)
 
     async def put_artifact(self, name: str, content: bytes) -> None:
         if len(content) > ARTIFACT_BYTES:
@@ -250,7 +235,7 @@ class NatsBus:
 class _Receipts:
     """Publishes, and hears JetStream's word on each message, all on one subscription. No task and no timer a message."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: DirectClient) -> None:
         self._client = client
         self._inbox = ""
         self._numbers = itertools.count()
@@ -260,7 +245,7 @@ class _Receipts:
         """See `Bus.publish`; at least one message."""
         if not self._inbox:
             self._inbox = self._client.new_inbox()
-            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_receipt)
+            await self._client.listen(f"{self._inbox}.*", self._on_receipt)
         loop = asyncio.get_running_loop()
         receipts = {f"{self._inbox}.{next(self._numbers)}": loop.create_future() for _ in batch}
         self._awaited |= receipts
@@ -278,10 +263,10 @@ class _Receipts:
             for subject in receipts:
                 self._awaited.pop(subject, None)
 
-    async def _on_receipt(self, message: Msg) -> None:
-        receipt = self._awaited.get(message.subject)
+    def _on_receipt(self, subject: str, _reply: str, _head: bytes, data: bytes) -> None:
+        receipt = self._awaited.get(subject)
         if receipt is not None and not receipt.done():
-            receipt.set_result(message.data)
+            receipt.set_result(data)
 
 
 def _check_receipt(message: Outgoing, said: bytes) -> None:
@@ -291,172 +276,6 @@ def _check_receipt(message: Outgoing, said: bytes) -> None:
     error = json.loads(said).get("error")
     if error is not None:
         raise BadMessage(f"{message.subject} was refused by JetStream: {error.get('description', error)}")
-
-
-class _Pull:
-    """One long pull on one consumer, answered into a queue, begun anew on reconnect and when the server falls silent."""
-
-    def __init__(
-        self,
-        client: Client,
-        streams: JetStreamContext,
-        name: str,
-        stream: str,
-        filters: list[str],
-        take: Take,
-        since: Since,
-        linger: Linger | None,
-    ) -> None:
-        self._linger = linger
-        self._hurried = asyncio.Event()
-        self._client, self._streams = client, streams
-        self._name, self._stream, self._filters = name, stream, filters
-        self._take, self._since = take, since
-        self._queue: list[Msg] = []
-        self._wake = asyncio.Event()
-        self._anew = True
-        self._finishing = False
-        self._inbox = ""  # a new one each time we begin: what the old one still carries is not ours any more
-        self._asked = 0
-        self._left = 0
-        self._subscription: Subscription | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        self._task = asyncio.create_task(self._run(), name=f"consume {self._stream}")
-        return self._task
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def finish(self, timeout_s: float) -> None:
-        """Let the batch that is under way be taken, and deliver no more."""
-        self._finishing = True
-        self._wake.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=timeout_s)
-
-    def begin_anew(self) -> None:
-        """Delivery starts over from what was taken last."""
-        self._anew = True
-        self._wake.set()
-
-    async def _run(self) -> None:
-        while not self._finishing:
-            if self._anew:
-                await self._begin()
-                continue
-            batch = await self._next()
-            if batch:
-                await self._take([Delivery(m.subject, m.data, m.metadata.timestamp) for m in batch])
-                await asyncio.sleep(0)  # the others' turn: taking may never have waited
-                if self._linger is not None:
-                    await self._gather(self._linger())
-
-    def hurry(self) -> None:
-        """Who waits for what is taken here should not wait for a batch to gather."""
-        self._hurried.set()
-
-    async def _gather(self, linger_s: float) -> None:
-        """Let the next batch gather for so long, unless somebody hurries us; then ask for it."""
-        if linger_s > 0.0:
-            try:
-                async with asyncio.timeout(linger_s):
-                    await self._hurried.wait()
-            except TimeoutError:
-                pass
-        self._hurried.clear()
-        if not self._anew:
-            await self._ask()
-
-    async def _next(self) -> list[Msg]:
-        """What is queued, at least one message; empty when delivery begins anew."""
-        try:
-            async with asyncio.timeout(MISSED_S):
-                await self._wake.wait()
-        except TimeoutError:
-            if self._client.is_connected:  # else the reconnect begins anew
-                self._anew = True
-            return []
-        if self._anew or self._finishing:
-            return []
-        batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
-        if not self._queue:
-            self._wake.clear()
-        return batch
-
-    async def _begin(self) -> None:
-        """Make the consumer from where we are, and ask."""
-        self._wake.clear()
-        try:
-            if self._subscription is not None:
-                await self._subscription.unsubscribe()
-                self._subscription = None
-            try:
-                await self._streams.delete_consumer(self._stream, self._name)
-            except NotFoundError:
-                pass
-            since = self._since()
-            await self._streams.add_consumer(
-                self._stream,
-                ConsumerConfig(
-                    durable_name=self._name,
-                    filter_subjects=self._filters,
-                    deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
-                    opt_start_time=None if since is None else since - ROUNDING,
-                    ack_policy=AckPolicy.NONE,  # our own position is the record, see ADR 4 ...
-                    mem_storage=True,  # ... and the server need not write a file of its own about it
-                ),
-            )
-            self._queue = []
-            self._inbox = self._client.new_inbox()
-            self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._listener(self._inbox))
-            await self._ask()
-        except (nats.errors.Error, APIError, TimeoutError) as error:
-            log.warning("nats: consumer %s on %s is not there yet: %s", self._name, self._stream, error)
-            try:  # a reconnect wakes us at once
-                async with asyncio.timeout(0.2):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-        else:
-            self._anew = False
-
-    async def _ask(self) -> None:
-        self._left = BATCH
-        self._asked += 1
-        request = {"batch": BATCH, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
-        if self._linger is not None:  # all that is there, else the first that comes; then this pull is over
-            request["no_wait"] = True
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        await self._client.publish(subject, json.dumps(request).encode(), f"{self._inbox}.{self._asked}")
-
-    def _listener(self, inbox: str) -> Callable[[Msg], Awaitable[None]]:
-        async def on_message(message: Msg) -> None:
-            if inbox != self._inbox:
-                return
-            status = (message.headers or {}).get("Status")
-            if status is None:
-                self._queue.append(message)
-                self._left -= 1
-                if self._linger is None or self._left <= 0:
-                    self._wake.set()
-                if self._linger is None and self._left <= 0:  # a used-up pull sends no status: count
-                    await self._ask()
-            elif status == "100":
-                if not self._queue and not self._anew:
-                    self._wake.set()  # a heartbeat: the server is there
-            elif status == "409" and "Consumer Deleted" in (message.headers or {}).get("Description", ""):
-                self.begin_anew()
-            elif message.subject == f"{inbox}.{self._asked}":  # 404, 408, 409: this pull is over
-                if self._linger is not None and self._queue:
-                    self._wake.set()  # what had gathered; asked again some time after it is taken
-                else:
-                    await self._ask()
-
-        return on_message
 
 
 def _shown(url: str) -> str:
