@@ -1,13 +1,14 @@
 """nats-py's connection, straight: what is read is heard at once, and what is said is written at once.
 
 Between its socket and who hears nats-py puts a queue and a task for each subscription, and between who speaks and the
-socket a task that writes. A bar passes a dozen of these. It is a fifth to a third of what a service does with a message.
+socket another one. A bar passes a dozen of these. It is a fifth to a third of what a service does with a message.
 """
 
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class DirectClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ears: dict[int, Ear] = {}  # by the number of the subscription
+        self._will_write = False
 
     async def listen(self, subject: str, ear: Ear) -> Subscription:
         """Subscribe; `ear` is called as soon as a message is read, and must not wait."""
@@ -45,12 +47,19 @@ class DirectClient(Client):
             ear(subject.decode(), reply.decode(), headers or b"", data)
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
-        transport = self._transport
-        if force_flush or not self.is_connected or transport is None or self._pending_data_size > AT_ONCE_BYTES:
+        if force_flush or not self.is_connected or self._pending_data_size > AT_ONCE_BYTES:
             return await super()._flush_pending(force_flush)
-        transport.writelines(self._pending)
-        self._pending, self._pending_data_size = [], 0
+        if not self._will_write:
+            self._will_write = True
+            asyncio.get_running_loop().call_soon(self._write)
         return None
+
+    def _write(self) -> None:
+        """All that was said in this turn of the loop, at once. What cannot be written waits for the reconnect."""
+        self._will_write = False
+        if self._transport is not None and self.is_connected and self._pending:
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
 
 
 async def _nobody(_message: Msg) -> None:
