@@ -62,8 +62,10 @@ class Conductor:
     @property
     def waiting_for(self) -> list[str]:
         """Whom the market waits for, and why; empty in real time."""
-        is_history = not any(self._told().values())
-        return self._lockstep.waiting_for(self.venue.last_bars, self._fills, is_history=is_history)
+        return self._waiting_for(self.venue.last_bars, is_history=not any(self._told().values()))
+
+    def _waiting_for(self, last_bars: Mapping[str, int], *, is_history: bool) -> list[str]:
+        return self._lockstep.waiting_for(last_bars, self._fills, is_history=is_history)
 
     async def run(self) -> None:
         """Play the market to its end; returns when its last bar was taken in by all who are waited for."""
@@ -84,7 +86,8 @@ class Conductor:
 
     async def _step(self) -> None:
         self._steps += 1
-        await self._until_all_came(await self.venue.fill_resting_orders())
+        if fills := await self.venue.fill_resting_orders():
+            await self._until_all_came(fills)
         if self._hang_up_every_bars and self._steps % self._hang_up_every_bars == 0:
             self.venue.market_streams.hang_up()  # and this bar's frame is lost with the stream
         await self.venue.close_bars()
@@ -101,7 +104,8 @@ class Conductor:
         named: set[str] = set()
         waited_for: set[str] = set()
         began = self._clock.monotonic()
-        while waiting := self.waiting_for:
+        last_bars, is_history = self.venue.last_bars, not any(self._told().values())  # time stands still here
+        while waiting := self._waiting_for(last_bars, is_history=is_history):
             waited_for.update(waiting)
             self._somebody_came.clear()
             try:

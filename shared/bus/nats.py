@@ -273,7 +273,7 @@ def _check_receipt(message: Outgoing, said: bytes) -> None:
     """Raise when it is none: no data where no stream takes the subject, or while JetStream is away."""
     if not said:
         raise TryAgain(f"{message.subject} was not acknowledged: no stream takes it now")
-    error = json.loads(said).get("error")
+    error = json.loads(said).get("error") if b'"error"' in said else None
     if error is not None:
         raise BadMessage(f"{message.subject} was refused by JetStream: {error.get('description', error)}")
 

@@ -25,6 +25,7 @@ from shared.contracts.subjects import Stream, Subject
 from shared.contracts.times import from_ms, to_ms
 from shared.contracts.wire import Envelope, Message, message_id, open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
+from shared.runtime.logs import correlation
 from shared.runtime.store import Statement, Store, forget_heard, heard, keep_fact, position, to_tell
 
 M = TypeVar("M", bound=Message)
@@ -213,8 +214,11 @@ class Listener:
                 message = open_envelope(envelope, subject.message)
                 if subject.of(message) != delivery.subject:
                     raise BadMessage(f"Expected {subject.of(message)}, came on {delivery.subject}.")
-                with structlog.contextvars.bound_contextvars(correlation=envelope.correlation):
+                story = correlation.set(envelope.correlation)
+                try:
                     await self._patiently(handler, message, effects)
+                finally:
+                    correlation.reset(story)
                 effects.must_last |= not effects.can_come_again
                 self.counters["handled"] += 1
             except BadMessage as error:

@@ -6,10 +6,12 @@ import json
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
 
+correlation: ContextVar[str] = ContextVar("correlation", default="")  # which bar began what is done now; "" for none
 SECRETS = ("token", "password", "secret", "api_key", "authorization", "webhook")
 
 
@@ -17,7 +19,7 @@ def set_up_logs(service: str, form: Literal["auto", "console", "json"], level: s
     """Send everything, our own lines and the libraries', to stdout in one form."""
     as_json = form == "json" or (form == "auto" and not sys.stdout.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_story,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _named(service),
@@ -61,6 +63,12 @@ def in_words(line: str) -> str:
         return str(event.get("error", name))
     told = (f"{key}={value}" for key, value in event.items() if key not in ("level", "timestamp", "service"))
     return "  ".join((str(name), *told))
+
+
+def _with_story(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if story := correlation.get():
+        event.setdefault("correlation", story)
+    return event
 
 
 def _named(service: str) -> structlog.typing.Processor:

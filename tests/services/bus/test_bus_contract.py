@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 
 from shared.bus.bus import ARTIFACT_BYTES, Bus, Delivery, Outgoing
 from shared.bus.memory import MemoryBus, MemoryServer
@@ -22,6 +21,7 @@ from shared.contracts.subjects import BAR_CLOSED, GAP_FOUND, MD, OPS, PARKED
 from shared.contracts.wire import message_id, open_envelope, pack, unpack, wrap
 from shared.runtime.clock import VenueClock
 from shared.runtime.listening import Effects, Listener
+from shared.runtime.logs import correlation
 from shared.runtime.store import Store
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -345,7 +345,7 @@ async def test_what_a_handler_logs_names_the_message_that_began_the_story(bus: B
     named: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def on_bar(message: BarClosed, effects: Effects) -> None:
-        named.set_result(structlog.contextvars.get_contextvars()["correlation"])
+        named.set_result(correlation.get())
 
     await listener.listen({BAR_CLOSED: on_bar})
     await publish(bus, [outgoing(bar(1))])
