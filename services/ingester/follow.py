@@ -19,7 +19,7 @@ from services.ingester.exchange import PAGE, Exchange
 from services.ingester.sequence import Hole
 from services.ingester.settings import IngesterSettings
 from shared.contracts.errors import NeedsOperator
-from shared.contracts.times import FOR_EVER_MS, from_ms, timeframe_length
+from shared.contracts.times import from_ms, timeframe_length
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host
 
@@ -234,9 +234,7 @@ def after(effects: Effects, host: Host[IngesterSettings], archive: Archive, seri
         return
     opened_at = from_ms(series.watermark)
     effects.afterwards(lambda: host.clock.saw(opened_at + timeframe_length(series.name.timeframe)))
-    effects.afterwards(
-        lambda: host.progress.reached(*series.name, opened_at, idle_until_ms=FOR_EVER_MS)
-    )  # nobody waits for it
+    effects.afterwards(lambda: host.progress.reached(*series.name, opened_at))
     effects.afterwards(lambda: archive.has_grown(series))
 
 
