@@ -1,7 +1,7 @@
 """All services on this machine: a real NATS beside a process for each service, watched, restarted, and stopped.
 
-ops_api comes first, so that the page answers while the others still import, and beside it the venue, whom others ask:
-one process leaves the other cores idle. Then the rest. Children live in sessions of their own, so that Ctrl-C reaches the launcher alone, which stops them in order. A launcher that is
+ops_api comes first, so that the page answers while the others still import; then the venue, then the rest. Children
+live in sessions of their own, so that Ctrl-C reaches the launcher alone, which stops them in order. A launcher that is
 killed takes its children with it: each holds a pipe whose end means stop, and on Linux the kernel tells it too.
 """
 
@@ -28,7 +28,7 @@ from shared.runtime.logs import in_words
 from shared.runtime.service import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS
 
-FIRST, BESIDE = "ops_api", "venue_sim"
+FIRST = "ops_api"
 ORDER = (
     "ops_api",
     "venue_sim",
@@ -141,19 +141,16 @@ class Launcher:
         return f"http://127.0.0.1:{self.port_base + PORTS[FIRST]}"
 
     async def start(self) -> None:
-        """NATS, then the page and the venue, then the others once the page answers. Raises NeedsOperator when a port is
-        taken."""
+        """NATS, then ops_api, then the others once it answers. Raises NeedsOperator when a port is taken."""
         self._check_ports()
         await self._start_nats()
         for child in self.children.values():
             child.environment = self._environment_of(child.name)
-        first = [child for name, child in self.children.items() if name in (FIRST, BESIDE)]
-        for child in first:
-            await self._launch(child)
         if FIRST in self.children:
+            await self._launch(self.children[FIRST])
             await self._until_it_listens(FIRST)
-        for child in self.children.values():
-            if child not in first:
+        for name, child in self.children.items():
+            if name != FIRST:
                 await self._launch(child)
         self.folder.remember(
             page=self.page, port_base=self.port_base, nats=self._nats_url, pid=os.getpid(), services=list(self.children)

@@ -31,9 +31,6 @@ for module in (f"services.{name}.service", f"services.{name}.routes"):
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-if name in ("engine", "ingester"):
-    from shared.runtime.ccxt_binance import binance_class
-    binance_class()
 print(time.process_time())
 """
 
