@@ -81,8 +81,8 @@ def up(
 @app.command()
 def run(service: Annotated[str, typer.Argument(help="ingester, engine, ...")]) -> None:
     """One service, as compose starts it. Its settings come from trimtab.toml and TRIMTAB_* variables."""
-    from shared.runtime.service import EXIT_NEEDS_OPERATOR
-    from shared.runtime.service import run as run_service
+    from shared.runtime.process import EXIT_NEEDS_OPERATOR
+    from shared.runtime.process import run as run_service
 
     known = _service(service)
     try:

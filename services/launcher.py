@@ -25,7 +25,7 @@ from shared.bus.nats import NatsBus, connect_when_there
 from shared.bus.server import LAUNCHER, Server, Users, die_with_parent
 from shared.contracts.errors import NeedsOperator
 from shared.runtime.logs import in_words
-from shared.runtime.service import EXIT_NEEDS_OPERATOR
+from shared.runtime.process import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS
 
 FIRST = "ops_api"

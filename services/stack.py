@@ -20,7 +20,7 @@ from shared.contracts.errors import NeedsOperator
 from shared.contracts.instruments import check_symbol, symbol_of_file, timeframe_of_file
 from shared.contracts.times import parse_time, timeframe_length
 from shared.runtime.logs import in_words
-from shared.runtime.service import EXIT_NEEDS_OPERATOR
+from shared.runtime.process import EXIT_NEEDS_OPERATOR
 from shared.runtime.settings import PORTS, strategies_folder, words
 from shared.trading.strategies import find_strategy, load_strategies
 

@@ -22,7 +22,7 @@ from shared.contracts.errors import BadMessage, TryAgain
 from shared.contracts.governance import Span
 from shared.contracts.times import from_ms, timeframe_ms
 from shared.regimes.hmm import RegimeModel
-from shared.runtime.service import code_version
+from shared.runtime.version import code_version
 
 # A fit gets no more of our environment than it needs: no token, no address.
 PASSED_ON = ("PATH", "HOME", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")

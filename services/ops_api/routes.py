@@ -27,8 +27,8 @@ from shared.contracts.governance import StageChanged
 from shared.contracts.instruments import check_symbol
 from shared.contracts.operations import Alert
 from shared.contracts.times import parse_time, timeframe_ms
-from shared.runtime.service import code_version
 from shared.runtime.store import Store
+from shared.runtime.version import code_version
 
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
 Limit = Annotated[int, Query(ge=1, le=1000)]

@@ -1,55 +1,37 @@
-"""A service, and its host: the bus, the store, the clock, the routes, and a life from start to stop.
+"""A service, and its host: the bus, the store, the clock, the routes, and what it hears and says.
 
-A start is: settings -> SQLite -> NATS -> `serve` -> ready. A stop (SIGTERM, SIGINT, or the end of stdin where the
-launcher asks for it) is: no new messages, the outbox told, the file closed. What fails ends the process; the launcher
-starts it again, unless the error says that a person must act (exit code 78).
+A start is: settings -> SQLite -> NATS -> `serve` -> ready. A stop is: no new messages, the outbox told, the file closed.
+How both happen in a process of its own is next door, in process.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import structlog
 
 from shared.bus.bus import Bus, Linger
-from shared.contracts.errors import NeedsOperator
 from shared.contracts.operations import Alert
 from shared.contracts.operations import Health as HealthMessage
 from shared.contracts.subjects import ALERT, HEALTH, Subject
 from shared.contracts.wire import pack, wrap
 from shared.runtime.clock import VenueClock
 from shared.runtime.listening import OUTBOX_FULL, Effects, Handler, Listener
-from shared.runtime.logs import set_up_logs
 from shared.runtime.progress import ProgressKeeper
 from shared.runtime.settings import Settings
 from shared.runtime.store import Store
+from shared.runtime.version import code_version
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 S = TypeVar("S", bound=Settings)
 
-EXIT_NEEDS_OPERATOR = 78  # EX_CONFIG: starting again would not help
 STOP_DELIVERY_S = 1.5  # the batch that is under way, its orders included
 STOP_DRAIN_S = 1.0
-
-
-@cache  # it is looked for in every folder of the path
-def code_version() -> str:
-    """The version of this distribution, or `source` in a checkout that is not installed."""
-    try:
-        return version("trimtab")
-    except PackageNotFoundError:
-        return "source"
 
 
 @dataclass(frozen=True)
@@ -194,91 +176,3 @@ class Host(Generic[S]):
             self._failure.exception()
         await self.bus.close()
         await self.store.close()
-
-
-def run(service: Service[Any], settings: Settings) -> NoReturn:
-    """Run a service in this process until it is told to stop, and end the process.
-
-    Everything that counts is committed by then. A thread that still computes is not waited for: what it was asked is
-    asked again at the next start.
-    """
-    code = _run(service, settings)
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def _run(service: Service[Any], settings: Settings) -> int:
-    set_up_logs(service.name, settings.log_format, settings.log_level)
-    log: Any = structlog.get_logger(service.name)
-    try:
-        import uvloop  # not on every system
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    try:
-        runner.run(_live(service, settings))
-    except NeedsOperator as error:
-        log.error("needs_operator", error=str(error))
-        return EXIT_NEEDS_OPERATOR
-    except Exception:
-        log.exception("service.failed")
-        return 1
-    return 0
-
-
-async def _live(service: Service[Any], settings: Settings) -> None:
-    from shared.bus.nats import connect_when_there  # nats-py only where a bus is wanted
-    from shared.runtime.web import serve_web, web_application  # FastAPI only in a process that serves
-
-    stop = asyncio.Event()
-    _listen_for_stop(stop)
-    path = settings.data_dir / f"{service.name}.sqlite"
-    store = await Store.open(path, service.tables, service.synchronous)
-    clock = VenueClock()
-    bus = await connect_when_there(
-        settings.nats_url, service.name, settings.nats_user, settings.nats_password.get_secret_value()
-    )
-    if not settings.nats_user:  # a server without users: nobody else makes the streams
-        await bus.ensure_streams()
-    host: Host[Any] = Host(service.name, settings, bus, store, clock)
-    host.web = web_application(host)
-    bus.on_reconnect(host.listener.wake)
-    stopped = asyncio.ensure_future(stop.wait())
-    failed = asyncio.ensure_future(host.failed())
-    web = asyncio.ensure_future(serve_web(host, stop))
-    try:
-        start = asyncio.ensure_future(host.start(service.serve))
-        await asyncio.wait({start, stopped, web, failed}, return_when=asyncio.FIRST_COMPLETED)
-        if start.done():
-            start.result()
-            host.log.info("ready", version=code_version())
-            await asyncio.wait({stopped, failed, web}, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
-        for task in (failed, web):
-            if task.done():
-                task.result()
-    finally:
-        host.stopping.set()
-        stop.set()
-        failed.cancel()
-        await asyncio.gather(web, return_exceptions=True)
-        await host.stop()
-        host.log.info("stopped")
-
-
-def _listen_for_stop(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(name, stop.set)
-    if os.environ.get("TRIMTAB_STDIN_STOPS"):  # the launcher's pipe: its end means that the launcher is gone
-
-        def on_stdin() -> None:
-            if not os.read(sys.stdin.fileno(), 1024):
-                loop.remove_reader(sys.stdin.fileno())
-                stop.set()
-
-        loop.add_reader(sys.stdin.fileno(), on_stdin)

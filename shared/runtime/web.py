@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 from pydantic import SecretStr
 
 from shared.contracts.errors import BadMessage, NeedsOperator, TryAgain
-from shared.runtime.service import Host, code_version
+from shared.runtime.service import Host
 from shared.runtime.settings import Settings
+from shared.runtime.version import code_version
 
 Role = Literal["viewer", "operator", "trainer", "admin"]
 

@@ -33,7 +33,7 @@ SETS = 150 * 50  # seconds, most of them in the runs database
 SUITE = """
 import sys
 from services.backtest_suite.service import SERVICE
-from shared.runtime.service import run
+from shared.runtime.process import run
 sys.exit(run(SERVICE, SERVICE.settings.load()))
 """
 

@@ -43,7 +43,7 @@ BARS_A_LIFE = 4
 ENGINE = """
 import sys
 from services.engine.service import SERVICE
-from shared.runtime.service import run
+from shared.runtime.process import run
 sys.exit(run(SERVICE, SERVICE.settings.load()))
 """
 # In and out on every bar: an order of each instrument is always under way.

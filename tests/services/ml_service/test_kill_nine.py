@@ -37,7 +37,7 @@ KILLS = 2
 ML_SERVICE = """
 import sys
 from services.ml_service.service import SERVICE
-from shared.runtime.service import run
+from shared.runtime.process import run
 sys.exit(run(SERVICE, SERVICE.settings.load()))
 """
 
