@@ -22,6 +22,7 @@ from shared.trading.compiled.callbacks import stepped_targets
 from shared.trading.compiled.loops import UNKNOWN_COLUMN
 from shared.trading.strategies import BUILT_IN
 from shared.trading.values import Bar, Target, flat, long
+from tests.benchmarks.conftest import Rounds
 
 BARS = 300_000
 FEW = 10_000  # for what takes microseconds a bar
@@ -96,7 +97,7 @@ def cpu_seconds(job: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def test_a_callback_costs_little_more_than_the_barest_loop_in_python() -> None:
+def test_a_callback_costs_little_more_than_the_barest_loop_in_python(rounds: Rounds) -> None:
     bars = minutes(BARS)
     opens, closes = bars.open.tolist(), bars.close.tolist()
     btc = Instrument(symbol="BTC-USDT", base="BTC", quote="USDT", tick=Decimal("0.01"), lot=Decimal("0.001"))
@@ -121,7 +122,7 @@ def test_a_callback_costs_little_more_than_the_barest_loop_in_python() -> None:
     assert abs(run.figures.max_drawdown - drawdown) < 1e-3
 
     counts = {name: FEW if "interpreted" in name else BARS for name in jobs}
-    taken = {name: min(times) * 1e9 / counts[name] for name, times in _rounds(jobs).items()}  # ns a bar
+    taken = {name: min(times) * 1e9 / counts[name] for name, times in _rounds(jobs, rounds(5)).items()}  # ns a bar
     for name, each in taken.items():
         print(f"\n{name:24} {each:7.0f} ns a bar, {1e3 / each:6.2f} M bars/s", end="")
     null = taken["callback, null"] / taken["bare engine, null"]
@@ -132,10 +133,10 @@ def test_a_callback_costs_little_more_than_the_barest_loop_in_python() -> None:
     )
 
 
-def _rounds(jobs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+def _rounds(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Alternated, so that what the machine does meanwhile falls on all alike."""
     taken: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(5):
+    for _ in range(rounds):
         for name, job in jobs.items():
             taken[name].append(cpu_seconds(job))
     return taken

@@ -22,6 +22,7 @@ from shared.trading.columns import Columns, MarketColumns
 from shared.trading.compiled.portfolios import PortfolioRun, PortfolioTerms, scan_portfolio
 from shared.trading.strategies.cross_sectional_momentum import STRATEGY as MOMENTUM
 from shared.trading.strategies.pairs import STRATEGY as PAIRS
+from tests.benchmarks.conftest import Rounds
 
 ASSETS, DAYS = 500, 2_520
 LOOK_BACK, TOP, EVERY = 126, 50, 21
@@ -285,10 +286,10 @@ def walks(rng: np.random.Generator, bars: int, spread: float) -> Columns:
     )
 
 
-def best_of_five(*jobs: Callable[[], object]) -> list[float]:
+def least(rounds: int, *jobs: Callable[[], object]) -> list[float]:
     """The least CPU seconds of each job, run in turns."""
     taken: list[list[float]] = [[] for _ in jobs]
-    for _ in range(5):
+    for _ in range(rounds):
         for job, times in zip(jobs, taken, strict=True):
             begun = time.process_time()
             job()
@@ -296,11 +297,11 @@ def best_of_five(*jobs: Callable[[], object]) -> list[float]:
     return [min(times) for times in taken]
 
 
-def times(job: Callable[[], object]) -> Callable[[], None]:
+def times(count: int, job: Callable[[], object]) -> Callable[[], None]:
     """The same job several times over, where once is too short to be measured."""
 
     def again() -> None:
-        for _ in range(TIMES):
+        for _ in range(count):
             job()
 
     return again
@@ -321,8 +322,10 @@ def terms_of(market: MarketColumns, kind: Any, costs: Costs) -> PortfolioTerms:
     return PortfolioTerms(instruments, "1d", costs, Decimal(1_000_000))
 
 
-def test_a_rotation_of_500_is_nearly_as_fast_as_one_written_by_hand_and_far_ahead_of_vectorbt() -> None:
-    rng = np.random.default_rng(11)
+def test_a_rotation_of_500_is_nearly_as_fast_as_one_written_by_hand_and_far_ahead_of_vectorbt(
+    rounds: Rounds,
+) -> None:
+    count, rng = rounds(TIMES), np.random.default_rng(11)
     market = MarketColumns.of({f"A{k}-USDT": walks(rng, DAYS, 0.02) for k in range(ASSETS)})
     terms = terms_of(market, "spot", Costs(fee_bps=10, slippage_bps=0))
     params = {"bars": LOOK_BACK, "top": TOP, "every": EVERY}
@@ -344,8 +347,8 @@ def test_a_rotation_of_500_is_nearly_as_fast_as_one_written_by_hand_and_far_ahea
         orders, final = by_vectorbt(market)
         assert abs(orders / s.fills - 1.0) < 0.02
         assert abs(final / float(run.scales[0].amount(s.equity)) - 1.0) < 0.002
-        general, by_hand = (batch / TIMES for batch in best_of_five(times(ours), times(limit)))
-        _, peer = best_of_five(ours, lambda: by_vectorbt(market))
+        general, by_hand = (batch / count for batch in least(rounds(5), times(count, ours), times(count, limit)))
+        _, peer = least(rounds(5), ours, lambda: by_vectorbt(market))
     ratio = general / by_hand
     cells = ASSETS * DAYS
     print(
@@ -355,7 +358,7 @@ def test_a_rotation_of_500_is_nearly_as_fast_as_one_written_by_hand_and_far_ahea
     )
 
 
-def test_a_pair_is_nearly_as_fast_as_one_written_by_hand() -> None:
+def test_a_pair_is_nearly_as_fast_as_one_written_by_hand(rounds: Rounds) -> None:
     rng = np.random.default_rng(12)
     first = walks(rng, MINUTES, 0.001)
     apart = np.exp(0.003 * np.sin(np.arange(MINUTES) / 200.0) + np.cumsum(rng.normal(0.0, 0.0001, MINUTES)))
@@ -375,7 +378,7 @@ def test_a_pair_is_nearly_as_fast_as_one_written_by_hand() -> None:
     assert (run.account.cash, s.equity, run.account.fees) == hand[:3]
     assert (s.trades, s.wins, s.fills, s.drawdown, s.returns, s.squares) == hand[3:]
 
-    general, by_hand = best_of_five(ours, limit)
+    general, by_hand = least(rounds(5), ours, limit)
     print(
         f"\npairs: {general * 1e9 / MINUTES:.1f} ns a bar of two, by hand {by_hand * 1e9 / MINUTES:.1f}: "
         f"{general / by_hand:.2f} x (goal {PAIRS_GOAL}), {s.fills} orders, {run.figures.net_return:+.4%}"

@@ -21,6 +21,7 @@ from shared.regimes.compiled import filtered
 from shared.regimes.features import FEATURE_NAMES, start_features, step_features
 from shared.regimes.hmm import FilterState, RegimeModel, regime_model, start_filter, step_filter
 from shared.regimes.reader import RegimeReader
+from tests.benchmarks.conftest import Rounds
 from tests.candles import candles
 
 BARS = 2_000
@@ -51,11 +52,11 @@ def cpu_s(work: Callable[[], object], times: int = 1) -> float:
     return (time.process_time() - began) / times
 
 
-def best_of_5(*works: tuple[Callable[[], object], int]) -> list[float]:
-    """CPU seconds of each, alternated, the best of five."""
+def best(rounds: int, *works: tuple[Callable[[], object], int]) -> list[float]:
+    """CPU seconds of each, alternated, the best of the rounds."""
     with threadpool_limits(1):
-        rounds = [[cpu_s(work, times) for work, times in works] for _ in range(5)]
-    return [min(one) for one in zip(*rounds, strict=True)]
+        taken = [[cpu_s(work, times) for work, times in works] for _ in range(rounds)]
+    return [min(one) for one in zip(*taken, strict=True)]
 
 
 def test_features_of_2000_bars(benchmark: Callable[..., Any]) -> None:
@@ -79,23 +80,25 @@ def test_readings_of_2000_bars(benchmark: Callable[..., Any]) -> None:
     benchmark(readings)
 
 
-def test_a_step_of_the_filter_beside_predict_proba_on_500_bars() -> None:
+def test_a_step_of_the_filter_beside_predict_proba_on_500_bars(rounds: Rounds) -> None:
     model, rows = a_model(), np.random.default_rng(2).normal(0.0, 2.0, (500, WIDTH))
     oracle, row = oracle_of(model), tuple(rows[0].tolist())
     state: FilterState = step_filter(model, start_filter(), row)
-    step, whole = best_of_5((lambda: step_filter(model, state, row), 2_000), (lambda: oracle.predict_proba(rows), 50))
+    step, whole = best(
+        rounds(5), (lambda: step_filter(model, state, row), 2_000), (lambda: oracle.predict_proba(rows), 50)
+    )
     print(f"\nfilter step {step * 1e6:.1f} µs, predict_proba on 500 bars {whole * 1e6:.0f} µs: 1/{whole / step:.0f}")
 
 
-def test_500000_bars_filtered_beside_predict_proba() -> None:
+def test_500000_bars_filtered_beside_predict_proba(rounds: Rounds) -> None:
     model, rows = a_model(), np.random.default_rng(2).normal(0.0, 2.0, (500_000, WIDTH))
     oracle = oracle_of(model)
     filtered(model, rows[:10])  # compile
-    ours, theirs = best_of_5((lambda: filtered(model, rows), 1), (lambda: oracle.predict_proba(rows), 1))
+    ours, theirs = best(rounds(5), (lambda: filtered(model, rows), 1), (lambda: oracle.predict_proba(rows), 1))
     print(f"\n500,000 bars filtered in {ours * 1e3:.0f} ms, predict_proba {theirs * 1e3:.0f} ms: {ours / theirs:.2f} x")
 
 
-def test_a_stepwise_update_beside_a_cold_refit() -> None:
+def test_a_stepwise_update_beside_a_cold_refit(rounds: Rounds) -> None:
     """1,000 new bars after 8,000 known ones, of a chain with three states."""
     chance = np.random.default_rng(3)
     states = (np.arange(14_000) // 120) % 3
@@ -113,7 +116,7 @@ def test_a_stepwise_update_beside_a_cold_refit() -> None:
     def stepwise() -> None:
         found["stepwise"] = expectation(updated(known, seen[8_000:], 8_000), unseen)[1]
 
-    slow, fast = best_of_5((cold, 1), (stepwise, 1))
+    slow, fast = best(rounds(5), (cold, 1), (stepwise, 1))
     print(
         f"\ncold refit {slow * 1e3:.0f} ms, held out {found['cold']:.4f} nats; stepwise {fast * 1e3:.1f} ms "
         f"({slow / fast:.0f} x), {found['stepwise']:.4f} nats"

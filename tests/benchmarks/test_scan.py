@@ -27,6 +27,7 @@ from shared.trading.kernel import kernel
 from shared.trading.scales import Scale
 from shared.trading.strategy import strategy
 from shared.trading.values import Bar, Regime, Target, flat, long
+from tests.benchmarks.conftest import Rounds
 
 BARS = 1_000_000
 GOAL = 1.15  # times the loop by hand
@@ -256,7 +257,7 @@ class Job(NamedTuple):
         return portfolio.final_value(), int(portfolio.orders.count().sum())
 
 
-def ratios(jobs: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+def ratios(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """The least CPU seconds of each job, alternated."""
     seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
@@ -265,7 +266,7 @@ def ratios(jobs: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, 
     return {name: min(found) for name, found in seconds.items()}
 
 
-def test_j1_is_nearly_as_fast_as_a_loop_by_hand() -> None:
+def test_j1_is_nearly_as_fast_as_a_loop_by_hand(rounds: Rounds) -> None:
     job = Job.of(BARS)
     run = scan(TREND_CROSS, job.bars, {}, job.terms, with_fills=True)  # all are compiled here
     hand, floats = job.in_integers(20, 100), job.in_floats(20, 100, True)
@@ -281,7 +282,7 @@ def test_j1_is_nearly_as_fast_as_a_loop_by_hand() -> None:
             "scan": lambda: scan(TREND_CROSS, job.bars, {}, job.terms),
             "scan, list": lambda: scan(TREND_CROSS, job.bars, {}, job.terms, with_fills=True),
         },
-        9,
+        rounds(9),
     )
     print(f"\nJ1, {BARS:,} bars, {s.fills} fills, final equity {run.figures.net_return:+.4%}")
     for name, seconds in took.items():
@@ -290,7 +291,7 @@ def test_j1_is_nearly_as_fast_as_a_loop_by_hand() -> None:
     print(f"  without / integers           {took['scan'] / took['by hand, integers']:.2f} (goal {GOAL})")
 
 
-def test_j2_is_nearly_as_fast_as_a_loop_by_hand() -> None:
+def test_j2_is_nearly_as_fast_as_a_loop_by_hand(rounds: Rounds) -> None:
     job = Job.of(50_000)
     pairs = [(fast, slow) for fast in range(5, 45) for slow in range(60, 185, 5)]
     table = [{"fast": fast, "slow": slow} for fast, slow in pairs]
@@ -303,7 +304,7 @@ def test_j2_is_nearly_as_fast_as_a_loop_by_hand() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     took: dict[str, list[float]] = {}
-    for _ in range(5):
+    for _ in range(rounds(5)):
         for name, run in {
             "by hand, floats": lambda: [job.in_floats(*p, False) for p in pairs],
             "by hand, integers": lambda: [job.in_integers(*p) for p in pairs],
@@ -349,7 +350,7 @@ def test_j2_gets_on_two_cores_what_there_is_to_get() -> None:
 
 
 @pytest.mark.timeout(900)  # its first call compiles for half a minute
-def test_j1_and_j2_beside_vectorbt() -> None:
+def test_j1_and_j2_beside_vectorbt(rounds: Rounds) -> None:
     one, many = Job.of(BARS), Job.of(50_000)
     pairs = [(fast, slow) for fast in range(5, 15) for slow in range(60, 110, 5)]
     table = [{"fast": fast, "slow": slow} for fast, slow in pairs]
@@ -362,7 +363,7 @@ def test_j1_and_j2_beside_vectorbt() -> None:
         assert math.isclose(float(np.asarray(equity).item()), run.stats.equity / 1e8, rel_tol=1e-3)
         grid(TREND_CROSS, many.bars, table, many.terms, threads=1)
         took: dict[str, list[float]] = {}
-        for _ in range(3):
+        for _ in range(rounds(3)):
             for name, job in {
                 "J1 vectorbt": lambda: one.through_vectorbt([(20, 100)]),
                 "J1 scan, list": lambda: scan(TREND_CROSS, one.bars, {}, one.terms, with_fills=True),

@@ -16,9 +16,9 @@ from statistics import median
 import pytest
 
 from services.launcher import ORDER, SOURCE
+from tests.benchmarks.conftest import Rounds
 from tests.services.launcher.test_launcher import free_port_base
 
-ROUNDS = 3
 GOAL = 1.5  # times the services' import CPU over the cores
 # What `trimtab run NAME` imports until it serves.
 IMPORTS = """
@@ -36,10 +36,10 @@ print(time.process_time())
 
 
 @pytest.mark.timeout(300)
-def test_all_services_are_ready_soon_after_their_imports(tmp_path: Path) -> None:
+def test_all_services_are_ready_soon_after_their_imports(tmp_path: Path, rounds: Rounds) -> None:
     imports: list[float] = []
     took: list[float] = []
-    for at in range(ROUNDS):
+    for at in range(rounds(3)):
         imports.append(sum(import_seconds(name) for name in ORDER))
         took.append(ready_seconds(tmp_path / f"data-{at}"))
     cores = os.cpu_count() or 1

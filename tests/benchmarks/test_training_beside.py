@@ -27,6 +27,7 @@ from shared.contracts.subjects import BAR_CLOSED
 from shared.contracts.times import to_ms
 from shared.contracts.wire import pack, wrap
 from shared.runtime.listening import Effects
+from tests.benchmarks.conftest import Rounds
 from tests.pure.engine.house import bars, house_of
 
 pytestmark = pytest.mark.timeout(400)
@@ -38,9 +39,9 @@ UNDER_WAY_S = 1.0
 
 
 async def test_orders_are_hardly_later_while_a_model_is_fitted(
-    nats_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nats_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: Rounds
 ) -> None:
-    sent: list[float] = []
+    blocks, sent = rounds(BLOCKS), list[float]()
     send = Executor.send
 
     async def timed_send(executor: Executor, orders: Iterable[Order], effects: Effects) -> None:
@@ -50,12 +51,12 @@ async def test_orders_are_hardly_later_while_a_model_is_fitted(
     monkeypatch.setattr(Executor, "send", timed_send)
     took: dict[bool, list[float]] = {False: [], True: []}
     # An order on every other bar, and little lost by each: the account must last.
-    market = iter(bars(*[99.99 if at % 4 < 2 else 100.01 for at in range(2 * BLOCKS * BARS_A_BLOCK)]))
+    market = iter(bars(*[99.99 if at % 4 < 2 else 100.01 for at in range(2 * blocks * BARS_A_BLOCK)]))
     async with house_of(tmp_path, monkeypatch) as house:
         bus = await NatsBus.connect(nats_server.url, "engine")
         await bus.ensure_streams()
         await house.up(bus=bus, daily_loss_pct=99.0, drawdown_pct=99.0, loss_streak=10_000, orders_per_minute=10_000)
-        for block in range(2 * BLOCKS):
+        for block in range(2 * blocks):
             is_fitting = block % 2 == 1
             async with _fit() if is_fitting else nullcontext():
                 for _ in range(BARS_A_BLOCK):
@@ -72,7 +73,7 @@ async def test_orders_are_hardly_later_while_a_model_is_fitted(
         f"\n{len(took[True])} while {FIT_BARS} bars are fitted: p50 {beside[0] * 1e3:.2f} ms = {beside[0] / without[0]:.2f} "
         f"times (goal {P50_GOAL}), p99 {beside[1] * 1e3:.2f} ms = {beside[1] / without[1]:.2f} times (goal {P99_GOAL})"
     )
-    assert min(map(len, took.values())) > BLOCKS * BARS_A_BLOCK / 4
+    assert min(map(len, took.values())) > blocks * BARS_A_BLOCK / 4
 
 
 @asynccontextmanager
