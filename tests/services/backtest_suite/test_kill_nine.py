@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from shared.contracts.subjects import BACKTEST_ORDERED, BT, HEALTH
 from shared.contracts.wire import open_envelope, unpack
 from shared.runtime.settings import PORTS
 from tests.services.backtest_suite.conftest import BARS, HISTORY, TOKEN, House
+from tests.services.launcher.test_launcher import free_port_base
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -84,19 +84,13 @@ async def process(house: House, tmp_path: Path, nats_server: Server, nats_bus: N
     house.held += BARS[:HISTORY]
     folder = tmp_path / "suite"
     folder.mkdir()
-    made = Process(folder, nats_server.url, _free_port())
+    made = Process(folder, nats_server.url, free_port_base())
     await nats_bus.hear(HEALTH.wildcard, made.on_health)
     await made.start()
     try:
         yield made
     finally:
         await made.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager

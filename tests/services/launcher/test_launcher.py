@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -22,14 +23,18 @@ ROOT = Path(__file__).parents[3]
 
 
 def free_port_base() -> int:
-    """A base below which none of our ports is taken (each service adds at most 19)."""
+    """A base above which none of our ports is taken (each service adds at most 19), this process's own until it ends."""
     for base in range(21000, 60000, 40):
+        claim = socket.socket()  # other tests run beside these, and nobody listens here yet
         try:
+            claim.bind(("127.0.0.1", base + 39))
             for number in settings.PORTS.values():
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", base + number))
         except OSError:
+            claim.close()
             continue
+        atexit.register(claim.close)
         return base
     raise AssertionError("no free ports")
 
