@@ -25,9 +25,9 @@ types:
 arrows:
     lint-imports --no-cache
 
-# the whole suite
+# the whole suite, its files on two cores
 test *options:
-    python -m pytest {{ options }}
+    python -m pytest -n 2 --dist loadfile --no-loadscope-reorder {{ options }}
 
 # put the code into its form
 tidy:

@@ -13,6 +13,15 @@ from shared.bus.nats import NatsBus
 from shared.bus.server import Server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that ask for a time limit of their own come first: so cores that share the suite come to its end together."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        if mark := item.get_closest_marker("timeout"):
+            limits[item.path] = max(limits.get(item.path, 0.0), mark.args[0])
+    items.sort(key=lambda item: -limits.get(item.path, 0.0))
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real market data, `TRIMTAB_TEST_DATA`. Where it is set a missing file is a failure, not a skip."""
