@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 import pytest
 
 from services.engine.desk import Desk
@@ -130,7 +131,8 @@ class House:
         self.server = MemoryServer()
         self.voice = MemoryBus(self.server)
         self.host: Host[EngineSettings] | None = None
-        self.progress: list[Progress] = []
+        self.progress: list[Progress] = []  # of this life; with all that was booked in it so far
+        self._booked: dict[str, None] = {}
         self._spoken = asyncio.Event()
         self.server.more.append(self._spoken)
         for name in set(self.strategies) - set(BUILT_IN):
@@ -154,6 +156,7 @@ class House:
             "api_token": "a-token-of-this-test",
             **settings,
         }
+        self.progress, self._booked = [], {}
         store = await Store.open(self.folder / "engine.sqlite", SERVICE.tables, SERVICE.synchronous)
         host = self.host = Host("engine", EngineSettings(**values), bus or MemoryBus(self.server), store, VenueClock())
         host.web = web_application(host)
@@ -175,7 +178,9 @@ class House:
             await host.stop()
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self.progress.append(open_envelope(unpack(payload), Progress))
+        said = open_envelope(unpack(payload), Progress)
+        self._booked |= dict.fromkeys(said.booked)  # between two beats only what is new is said
+        self.progress.append(msgspec.structs.replace(said, booked=tuple(self._booked)))
         self._spoken.set()
 
     async def tell(self, *messages: Message) -> None:
