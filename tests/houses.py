@@ -6,12 +6,23 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
+
 from shared.bus.memory import MemoryServer
+from shared.contracts.operations import Progress
 from shared.contracts.subjects import Subject
 from shared.contracts.wire import Message
 from shared.runtime.service import Host
 
 M = TypeVar("M", bound=Message)
+
+
+def so_far(before: Progress | None, said: Progress) -> Progress:
+    """A service's last word, with all that it has booked and told in this life: between two beats it says what is new."""
+    if before is None:
+        return said
+    booked, told = dict.fromkeys((*before.booked, *said.booked)), dict.fromkeys((*before.told, *said.told))
+    return msgspec.structs.replace(said, booked=tuple(booked), told=tuple(told))
 
 
 class Around:

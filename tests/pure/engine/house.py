@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import msgspec
 import pytest
 
 from services.engine.desk import Desk
@@ -40,6 +39,7 @@ from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
 from shared.trading.strategies import BUILT_IN, load_strategy
+from tests.houses import so_far
 
 M = TypeVar("M", bound=Message)
 
@@ -131,8 +131,7 @@ class House:
         self.server = MemoryServer()
         self.voice = MemoryBus(self.server)
         self.host: Host[EngineSettings] | None = None
-        self.progress: list[Progress] = []  # of this life; with all that was booked in it so far
-        self._booked: dict[str, None] = {}
+        self.progress: list[Progress] = []  # of this life
         self._spoken = asyncio.Event()
         self.server.more.append(self._spoken)
         for name in set(self.strategies) - set(BUILT_IN):
@@ -156,7 +155,7 @@ class House:
             "api_token": "a-token-of-this-test",
             **settings,
         }
-        self.progress, self._booked = [], {}
+        self.progress = []
         store = await Store.open(self.folder / "engine.sqlite", SERVICE.tables, SERVICE.synchronous)
         host = self.host = Host("engine", EngineSettings(**values), bus or MemoryBus(self.server), store, VenueClock())
         host.web = web_application(host)
@@ -178,9 +177,8 @@ class House:
             await host.stop()
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        said = open_envelope(unpack(payload), Progress)
-        self._booked |= dict.fromkeys(said.booked)  # between two beats only what is new is said
-        self.progress.append(msgspec.structs.replace(said, booked=tuple(self._booked)))
+        before = self.progress[-1] if self.progress else None
+        self.progress.append(so_far(before, open_envelope(unpack(payload), Progress)))
         self._spoken.set()
 
     async def tell(self, *messages: Message) -> None:

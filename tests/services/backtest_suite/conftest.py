@@ -30,7 +30,7 @@ from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
-from tests.houses import Around
+from tests.houses import Around, so_far
 from tests.serving import listening
 
 M = TypeVar("M", bound=Message)
@@ -128,7 +128,8 @@ class House(Around):
         await self.until(lambda: bool(self.progress) and self.progress[-1].at.get("BTC-USDT.1m") == at)
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self.progress.append(open_envelope(unpack(payload), Progress))
+        before = self.progress[-1] if self.progress else None
+        self.progress.append(so_far(before, open_envelope(unpack(payload), Progress)))
         self._heard.set()
 
 

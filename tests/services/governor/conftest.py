@@ -24,6 +24,7 @@ from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
+from tests.houses import so_far
 
 M = TypeVar("M", bound=Message)
 
@@ -80,7 +81,7 @@ class Around:
         return [line for line in self.all(StageChanged) if line.after != "candidate"]
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self.progress = open_envelope(unpack(payload), Progress)
+        self.progress = so_far(self.progress, open_envelope(unpack(payload), Progress))
         self._heard.set()
 
     async def _take(self, batch: list[Delivery]) -> None:

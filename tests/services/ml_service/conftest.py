@@ -35,7 +35,7 @@ from shared.runtime.clock import VenueClock
 from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
-from tests.houses import Around
+from tests.houses import Around, so_far
 from tests.serving import listening
 
 M = TypeVar("M", bound=Message)
@@ -193,7 +193,8 @@ class House(Around):
         await self.until_progress(lambda progress: sum(manifest.model_id in one for one in progress.booked) > before)
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self.progress.append(open_envelope(unpack(payload), Progress))
+        before = self.progress[-1] if self.progress else None
+        self.progress.append(so_far(before, open_envelope(unpack(payload), Progress)))
         self._heard.set()
 
 

@@ -33,6 +33,7 @@ from shared.runtime.service import Host
 from shared.runtime.store import Store
 from shared.runtime.web import web_application
 from shared.trading.strategies import BUILT_IN
+from tests.houses import so_far
 
 M = TypeVar("M", bound=Message)
 
@@ -184,7 +185,7 @@ class Around:
         self._count = 0
         self._heard = asyncio.Event()
         self._known: set[str] = set()
-        self._booked: set[str] = set()  # by the controller
+        self._booked: set[str] = set()  # by the controller, in all its lives
 
     async def begin(self) -> None:
         await self.voice.hear("progress.param_controller", self._on_progress)
@@ -249,7 +250,7 @@ class Around:
         )
 
     def _on_progress(self, _subject: str, payload: bytes) -> None:
-        self.progress = open_envelope(unpack(payload), Progress)
+        self.progress = so_far(self.progress, open_envelope(unpack(payload), Progress))
         self._booked.update(self.progress.booked)
         self._heard.set()
 
