@@ -22,6 +22,7 @@ from shared.trading.compiled import Failure, scan
 from shared.trading.compiled.loops import register
 from shared.trading.kernel import kernel
 from shared.trading.strategies import load_strategy
+from shared.trading.strategy import Strategy
 from tests.pure.trading.test_kernels import CROSS, TERMS, walk, written
 
 ALLOWED: dict[str, Any] = {
@@ -91,21 +92,38 @@ OUTSIDE = [
     ("safe_sqrt(0.0 - x)", "ValueError", "a number >= 0"),
     ("safe_exp(1000.0 + x)", "OverflowError", "below 709.78"),
     ("float(whole(x * 1e19))", "ValueError", "fits 64 bits"),
-    ("float(whole(x * float('nan')))", "ValueError", "fits 64 bits"),
+    ("float(whole(x * math.nan))", "ValueError", "fits 64 bits"),
 ]
 
 
-@pytest.mark.parametrize(("asked", "error", "said"), OUTSIDE)
-def test_what_python_refuses_to_compute_is_refused_compiled_at_the_same_bar(
-    tmp_path: Path, asked: str, error: str, said: str
-) -> None:
-    text = CROSS.replace("return x > mean", f"return {asked} > mean if x == {walk().close[77]!r} else x > mean")
-    text = text.replace("np.float64", "float").replace(
-        "from trimtab import Bar", "from trimtab import safe_exp, safe_log, safe_sqrt, whole, Bar"
+@pytest.fixture(scope="module")
+def asks_outside(tmp_path_factory: pytest.TempPathFactory) -> Strategy:
+    """Asks at bar 77 for what `trap` says: one strategy, so that it is compiled once."""
+    asked = "".join(
+        f"if trap == {at}:\n            return {each[0]} > mean\n        " for at, each in enumerate(OUTSIDE)
     )
-    text = text.replace("float('nan')", "math.nan").replace("from typing", "import math\nfrom typing")
+    text = CROSS.replace(
+        "return x > mean", f"if x == {float(walk().close[77])!r}:\n        {asked}\n    return x > mean"
+    )
+    for before, after in (
+        ("mean: float)", "mean: float, trap: int)"),
+        ("value(s.mean))", "value(s.mean), p.trap)"),
+        ("bars: int = 5", "bars: int = 5\n    trap: int = 0"),
+        ('{"bars": (2, 50)}', f'{{"bars": (2, 50), "trap": (0, {len(OUTSIDE) - 1})}}'),
+        ("from trimtab import Bar", "from trimtab import safe_exp, safe_log, safe_sqrt, whole, Bar"),
+        ("from typing", "import math\nfrom typing"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    return load_strategy(written(tmp_path_factory.mktemp("outside"), text))
+
+
+@pytest.mark.parametrize(("trap", "error", "said"), [(at, *each[1:]) for at, each in enumerate(OUTSIDE)])
+def test_what_python_refuses_to_compute_is_refused_compiled_at_the_same_bar(
+    asks_outside: Strategy, trap: int, error: str, said: str
+) -> None:
     with pytest.raises(Failure, match=f"raised {error} at bar 77 .*{said}"):
-        scan(load_strategy(written(tmp_path, text)), walk(), {}, TERMS)
+        scan(asks_outside, walk(), {"trap": trap}, TERMS)
 
 
 def test_safe_arithmetic_is_pythons_wherever_python_answers() -> None:
