@@ -13,13 +13,13 @@ from shared.bus.nats import NatsBus
 from shared.bus.server import Server
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that ask for a time limit of their own come first: so cores that share the suite come to its end together."""
-    limits: dict[Path, float] = {}
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that ask for more time than others come first: so cores that share the suite come to its end together."""
+    usual, limits = float(config.getini("timeout")), dict[Path, float]()
     for item in items:
-        if mark := item.get_closest_marker("timeout"):
-            limits[item.path] = max(limits.get(item.path, 0.0), mark.args[0])
-    items.sort(key=lambda item: -limits.get(item.path, 0.0))
+        if (mark := item.get_closest_marker("timeout")) and mark.args[0] > usual:
+            limits[item.path] = max(limits.get(item.path, usual), mark.args[0])
+    items.sort(key=lambda item: -limits.get(item.path, usual))
 
 
 @pytest.fixture(scope="session")
