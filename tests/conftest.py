@@ -12,6 +12,11 @@ import pytest
 from shared.bus.nats import NatsBus
 from shared.bus.server import Server
 
+# Python's readline, in the process that starts those who share the suite, tells them of a terminal of 80 columns. There is
+# none, and what is shown would be cut to it.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that ask for more time than others come first: so cores that share the suite come to its end together."""
