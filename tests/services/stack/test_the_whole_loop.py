@@ -126,7 +126,7 @@ def test_a_person_at_the_terminal_is_answered(tmp_path: Path) -> None:
     folder, base = tmp_path / "data", free_port_base()
     process = begin(folder, base, "--speed", "50")
     try:
-        for counted in ("trades_closed", "models_promoted"):
+        for counted in ("trades_closed", "models_promoted", "presets_promoted"):
             until(base + 2, counted, 1)
         (trade, *_) = json.loads(asked(folder, "trades", "--json"))
         told = {verb: asked(folder, *verb.split()) for verb in VERBS}
