@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from services.ops_api.now import sleeve_of
-from services.ops_api.queries import Event, bar_of_id, event, events_naming, last_event, reading_at
+from services.ops_api.queries import Event, event, events_naming, last_event, reading_at
 from shared.contracts.execution import OrderEvent, OrderSubmitted, Signal, TradeClosed, TradeFill
 from shared.contracts.governance import ModelPromoted, PresetCandidate, PresetPromoted, StageChanged
 from shared.contracts.jobs import EvidenceGiven
+from shared.contracts.market import bar_named
 from shared.contracts.parameters import ParamDecision, ParamOutcome
 from shared.contracts.wire import Message, message_id
 from shared.runtime.store import Store
@@ -151,7 +152,7 @@ async def _causes(store: Store, root: Event) -> list[Cause]:
         cause = await event(store, one.cause)
         chain.append(Cause(id=one.cause, source=cause.source if cause else ""))
         one = cause
-    if chain[-1].id != root.correlation and bar_of_id(root.correlation):
+    if chain[-1].id != root.correlation and bar_named(root.correlation):
         chain.append(Cause(id=root.correlation, source=""))
     return chain
 

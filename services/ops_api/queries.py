@@ -12,7 +12,7 @@ import msgspec
 from shared.contracts.errors import BadMessage
 from shared.contracts.execution import TradeClosed
 from shared.contracts.subjects import SUBJECTS
-from shared.contracts.times import from_ms, to_ms
+from shared.contracts.times import to_ms
 from shared.contracts.wire import Message
 from shared.runtime.store import Store
 
@@ -214,12 +214,3 @@ def _event(row: tuple[Any, ...]) -> Event:
         cause=cause,
         message=msgspec.msgpack.decode(body, type=KINDS[kind]),
     )
-
-
-def bar_of_id(event_id: str) -> tuple[str, str, datetime] | None:
-    """`BarClosed:sim.BTC-USDT.1m.1700000000000` -> symbol, timeframe, opened at; None for other ids."""
-    kind, _, key = event_id.partition(":")
-    parts = key.split(".")
-    if kind != "BarClosed" or len(parts) != 4 or not parts[3].isdecimal():
-        return None
-    return parts[1], parts[2], from_ms(int(parts[3]))

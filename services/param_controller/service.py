@@ -27,7 +27,7 @@ from services.param_controller.settings import ParamSettings
 from services.param_controller.sleeves import Policy, Series, key_of, series_of
 from shared.contracts.execution import Signal, TradeClosed, TradeFill
 from shared.contracts.governance import PresetDemoted, PresetPromoted
-from shared.contracts.market import BarClosed
+from shared.contracts.market import bar_named
 from shared.contracts.regime import RegimeReading
 from shared.contracts.subjects import (
     PARAM_DECISION,
@@ -39,7 +39,7 @@ from shared.contracts.subjects import (
     TRADE_CLOSED,
     TRADE_FILL,
 )
-from shared.contracts.times import EPOCH, from_ms, to_ms
+from shared.contracts.times import EPOCH, to_ms
 from shared.contracts.wire import Envelope, message_id
 from shared.runtime.listening import Effects
 from shared.runtime.progress import Heard
@@ -115,7 +115,8 @@ async def serve(host: Host[ParamSettings]) -> None:
             )
 
     async def on_execution(said: Signal | TradeFill | TradeClosed, effects: Effects) -> None:
-        on_bar = None if effects.cause is None else bar_of(effects.cause.correlation)
+        bar = None if effects.cause is None else bar_named(effects.cause.correlation)
+        on_bar = None if bar is None else bar.opened_at
         sleeve = controller.on_execution(said, on_bar or EPOCH)
         if sleeve is not None:
             effects.add(keep_holding(sleeve.key, sleeve.holding))
@@ -167,12 +168,6 @@ async def serve(host: Host[ParamSettings]) -> None:
             TRADE_CLOSED: on_execution,
         }
     )
-
-
-def bar_of(message: str) -> datetime | None:
-    """When the bar opened that a message id names, if it names one."""
-    kind, _, about = message.partition(":")
-    return from_ms(int(about.rpartition(".")[2])) if kind == BarClosed.__name__ else None
 
 
 class EngineWatch:

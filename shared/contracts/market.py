@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from shared.contracts.times import timeframe_length, to_ms
+from shared.contracts.times import from_ms, timeframe_length, to_ms
 from shared.contracts.wire import Message, require, require_token
 
 
@@ -48,6 +48,23 @@ class BarClosed(Message, frozen=True, kw_only=True):
     @property
     def happened_at(self) -> datetime:
         return self.closed_at
+
+
+class BarName(NamedTuple):
+    """Which bar a message id names."""
+
+    symbol: str
+    timeframe: str
+    opened_at: datetime
+
+
+def bar_named(message_id: str) -> BarName | None:
+    """The bar of `BarClosed:sim.BTC-USDT.1m.1700000000000`; None for the ids of other messages."""
+    kind, _, key = message_id.partition(":")
+    parts = key.split(".")
+    if kind != BarClosed.__name__ or len(parts) != 4 or not parts[3].isdecimal():
+        return None
+    return BarName(parts[1], parts[2], from_ms(int(parts[3])))
 
 
 class GapFound(Message, frozen=True, kw_only=True):
