@@ -29,8 +29,7 @@ from shared.contracts.subjects import (
 )
 from shared.runtime.listening import Effects
 from shared.runtime.service import Host, Service
-from shared.trading.strategies import find_strategy, load_all
-from shared.trading.strategy import Strategy
+from shared.trading.strategies import find_strategy, load_all, of_one_instrument
 
 LINGER_S = 0.2  # bars are only counted: whatever came together is one transaction; who waits for us hurries us
 
@@ -39,7 +38,7 @@ async def serve(host: Host[BacktestSettings]) -> None:
     """Bars in, candidates out when a search is due; evidence when it is ordered."""
     settings = host.settings
     every = load_all(settings.strategies_folder)
-    strategies = {name: made for name, made in every.items() if isinstance(made, Strategy)}
+    strategies = of_one_instrument(every)
     for name in settings.strategies:
         find_strategy(name, strategies)  # raises NeedsOperator with the nearest right name
     ingester = Ingester(settings.address_of("ingester"))

@@ -43,7 +43,12 @@ def all_strategies() -> dict[str, Strategy]:
 
 def load_strategies(folder: Path | None = None) -> dict[str, Strategy]:
     """All strategies of one instrument by name: ours, and those of the folder. Raises as `load_all` does."""
-    return {name: made for name, made in load_all(folder).items() if isinstance(made, Strategy)}
+    return of_one_instrument(load_all(folder))
+
+
+def of_one_instrument(found: Mapping[str, Strategy | PortfolioStrategy]) -> dict[str, Strategy]:
+    """Those of one instrument among these."""
+    return {name: made for name, made in found.items() if isinstance(made, Strategy)}
 
 
 def load_all(folder: Path | None = None) -> dict[str, Strategy | PortfolioStrategy]:
