@@ -92,7 +92,7 @@ class BacktestOrdered(Message, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         require_token(self, self.job_id, self.strategy, self.timeframe)
-        require(bool(self.members), self, "a symbol, or several joined by +")
+        members_of(self.symbol)  # raises on a strange name, or one that is there twice
         require(self.cash.is_finite() and self.cash > 0, self, "cash > 0")
         require(0.0 <= self.exposure <= 1.0, self, "exposure in 0..1")
         require(0.0 <= self.rebalance_band <= 1.0, self, "rebalance_band in 0..1")

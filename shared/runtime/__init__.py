@@ -16,5 +16,6 @@
 `serve` returns once everything is under way; long work runs in `host.spawn(coroutine, name)`, and a task that ends
 by an error ends the service (the launcher starts it again). What a handler executes and publishes, its inbox row and
 the stream's position are one SQLite transaction; then the message is acknowledged, and the outbox pump publishes.
-Handlers of one service never run at the same time. See `listening`, `store`, `progress`, `service`.
+Handlers of one service never run at the same time. See `listening`, `store`, `progress`, `service`;
+`process` is one in a process of its own.
 """

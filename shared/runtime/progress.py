@@ -230,9 +230,6 @@ class _Ids:
             return tuple(self._all)
         return tuple(self._new)
 
-    def __contains__(self, one: str) -> bool:
-        return one in self._all
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
@@ -242,13 +239,12 @@ class Heard:
     """What another service has said of itself, put together."""
 
     at: dict[str, int] = field(default_factory=dict[str, int])
-    holding: str = ""
     said_at: datetime = EPOCH
     booked: _Ids = field(default_factory=_Ids)
     told: _Ids = field(default_factory=_Ids)
 
     def take(self, said: Progress) -> None:
         """Add its newest word."""
-        self.at, self.holding, self.said_at = said.at, said.holding, said.said_at
+        self.at, self.said_at = said.at, said.said_at
         self.booked.add(said.booked)
         self.told.add(said.told)

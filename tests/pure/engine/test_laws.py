@@ -21,7 +21,7 @@ from shared.artifacts.presets import default_preset, preset_id
 from shared.artifacts.signing import signed
 from shared.bus.bus import Outgoing
 from shared.contracts import subjects
-from shared.contracts.governance import ModelDemoted, PresetDemoted
+from shared.contracts.governance import ModelDemoted, ModelPromoted, PresetDemoted
 from shared.contracts.instruments import Instrument
 from shared.contracts.risk import Flatten
 from shared.contracts.times import to_ms
@@ -120,6 +120,17 @@ async def test_a_preset_outside_its_bounds_is_refused_with_the_bound_and_changes
 # -- models ----------------------------------------------------------------------------------------------------------
 
 
+async def reading_by_a_model(house: House) -> ModelPromoted:
+    """The house is up, and a model has read its 101st bar."""
+    await house.up()
+    promotion = model_promotion(model(), at_bar=100)
+    await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
+    await house.play(bars(*WAVES))
+    await house.take_in(promotion)
+    await house.play(bars(101, first=100))
+    return promotion
+
+
 async def test_a_promoted_model_decides_only_from_the_next_closed_bar(house: House) -> None:
     await house.up()
     await house.play(bars(*WAVES))
@@ -157,12 +168,7 @@ KEY = "the key of this house"
 
 
 async def test_with_a_key_only_a_signed_model_is_used_and_none_is_read_back_that_was_not(house: House) -> None:
-    await house.up()
-    unsigned = model_promotion(model(), at_bar=100)
-    await house.voice.put_artifact(unsigned.model_id, model_bytes(model()))
-    await house.play(bars(*WAVES))
-    await house.take_in(unsigned)
-    await house.play(bars(101, first=100))
+    unsigned = await reading_by_a_model(house)
 
     await house.down()
     await house.up(model_key=KEY)
@@ -183,12 +189,7 @@ async def test_with_a_key_only_a_signed_model_is_used_and_none_is_read_back_that
 
 
 async def test_a_folder_whose_model_an_older_version_kept_is_read_without_it(house: House) -> None:
-    await house.up()
-    promotion = model_promotion(model(), at_bar=100)
-    await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
-    await house.play(bars(*WAVES))
-    await house.take_in(promotion)
-    await house.play(bars(101, first=100))
+    await reading_by_a_model(house)
     await house.down()
     older = older_model(model_bytes(model()))
     with closing(sqlite3.connect(house.folder / "engine.sqlite")) as kept, kept:
@@ -223,12 +224,7 @@ async def test_a_model_whose_bytes_come_late_is_used_as_soon_as_they_are_there(h
 
 
 async def test_a_demoted_model_leaves_the_regime_unknown(house: House) -> None:
-    await house.up()
-    promotion = model_promotion(model(), at_bar=100)
-    await house.voice.put_artifact(promotion.model_id, model_bytes(model()))
-    await house.play(bars(*WAVES))
-    await house.take_in(promotion)
-    await house.play(bars(101, first=100))
+    promotion = await reading_by_a_model(house)
 
     await house.take_in(
         ModelDemoted(
